@@ -12,6 +12,7 @@ pub mod streams;
 pub mod candle;
 pub mod keys;
 pub mod rows;
+pub mod search;
 
 pub mod avro;
 pub mod json;

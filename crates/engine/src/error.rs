@@ -1,0 +1,15 @@
+//! What can go wrong inside a shard. None of it is worth a retry: the same rows would fail again.
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("operator '{operator}': {reason}")]
+    Operator { operator: String, reason: String },
+    #[error("state entry '{prefix}' cannot be read: {reason}; delete the state folder to rebuild it from the log")]
+    State { prefix: String, reason: String },
+    #[error("the state store failed: {0}")]
+    Store(String),
+    #[error("rows of '{stream}' begin at offset {got}, expected {expected}")]
+    Gap { stream: String, expected: u64, got: u64 },
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}

@@ -1,0 +1,49 @@
+//! An operator: one step of a shard that turns input rows into rows of its output streams.
+//!
+//! Call order: `on_rows` for every batch in offset order, `on_watermark` when a decision moved the watermark without a row, `snapshot`
+//! between any two of these. Everything an operator emits must depend only on the rows, their order and the watermarks, never on where
+//! one batch ends and the next begins.
+
+use crate::error::EngineError;
+use crate::output::Outputs;
+use crate::state::{Snapshot, StateStore};
+use mulgil_model::ids::Offset;
+use mulgil_model::rows::Rows;
+use mulgil_model::schema::StreamSchema;
+use std::sync::Arc;
+
+/// No row has been seen yet.
+pub const WATERMARK_NONE: i64 = i64::MIN;
+
+/// A batch as an operator sees it.
+pub struct Input<'a> {
+    pub rows: &'a Rows,
+    /// Microseconds; the watermark that held when the first row arrived.
+    pub watermark_before: i64,
+    /// The watermark after each row: `max event time so far - bound`, never going back. Row `i` is late for a window that ends at or
+    /// before the watermark that held when it arrived, `watermark_at(i)`.
+    pub watermarks: &'a [i64],
+}
+
+impl Input<'_> {
+    /// The watermark that held when row `i` arrived.
+    pub fn watermark_at(&self, i: usize) -> i64 {
+        if i == 0 { self.watermark_before } else { self.watermarks[i - 1] }
+    }
+}
+
+pub trait Operator: Send {
+    /// Unique within its shard and stable over restarts: its state is stored under this name.
+    fn name(&self) -> &str;
+
+    /// The streams this operator writes. `Outputs::emit` takes the index into this list.
+    fn outputs(&self) -> Vec<Arc<StreamSchema>>;
+
+    fn on_rows(&mut self, input: &Input<'_>, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError>;
+
+    /// A decision taken before the row at `at` moved the watermark to `watermark`.
+    fn on_watermark(&mut self, watermark: i64, at: Offset, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError>;
+
+    /// Hands over every state entry changed since the last call, and may forget entries that are unchanged and cold.
+    fn snapshot(&mut self, watermark: i64, into: &mut Snapshot);
+}
