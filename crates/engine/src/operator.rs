@@ -23,9 +23,21 @@ pub struct Input<'a> {
     /// The watermark after each row: `max event time so far - bound`, never going back. Row `i` is late for a window that ends at or
     /// before the watermark that held when it arrived, `watermark_at(i)`.
     pub watermarks: &'a [i64],
+    /// The rows' offsets where some rows were filtered out (duplicates); None: `rows.base + i`. Ask [`Input::offset_of`].
+    pub offsets: Option<&'a [u64]>,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// A batch without filtered rows.
+    pub fn new(rows: &'a Rows, watermark_before: i64, watermarks: &'a [i64]) -> Self {
+        Self { rows, watermark_before, watermarks, offsets: None }
+    }
+
+    /// Where row `i` stands in the input partition: the only way to ask.
+    pub fn offset_of(&self, i: usize) -> Offset {
+        self.offsets.map_or_else(|| self.rows.base.plus(i as u64), |offsets| Offset(offsets[i]))
+    }
+
     /// The watermark that held when row `i` arrived.
     pub fn watermark_at(&self, i: usize) -> i64 {
         if i == 0 { self.watermark_before } else { self.watermarks[i - 1] }
