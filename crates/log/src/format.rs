@@ -332,13 +332,21 @@ mod tests {
     #[test]
     fn headers_and_frames_have_fixed_bytes() {
         let header = SegmentHeader { first_sequence: 3, previous: Some(1), started: AppendTime::from_micros(1_000) };
-        expect![[r#""#]].assert_eq(&hex(&header.encode()));
+        expect![[r#"
+            6d 75 6c 67 69 6c 2d 6a 01 00 00 00 3a e8 93 6e
+            03 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
+            e8 03 00 00 00 00 00 00
+        "#]].assert_eq(&hex(&header.encode()));
         assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         let first = SegmentHeader { previous: None, ..header };
         assert_eq!(SegmentHeader::decode(&first.encode()), Ok(first));
 
         let batch = frame(FrameKind::Batch, |into| put_batch(into, &at("trades", 1), Offset(300), 2, b"rows"));
-        expect![[r#""#]].assert_eq(&hex(&batch));
+        expect![[r#"
+            4d 67 01 00 46 dc 96 f2 0f 00 00 00 05 00 00 00
+            07 00 00 00 00 00 00 00 fe ff ff ff ff ff ff ff
+            06 74 72 61 64 65 73 01 ac 02 02 72 6f 77 73
+        "#]].assert_eq(&hex(&batch));
     }
 
     #[test]

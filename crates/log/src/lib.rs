@@ -8,6 +8,7 @@ mod chunk;
 mod records;
 mod watch;
 
+mod config;
 mod journal;
 
 mod fetch;
@@ -20,15 +21,18 @@ mod replay;
 mod retain;
 mod scan;
 mod segment;
+mod stage;
 mod stats;
 mod varint;
 mod verify;
+mod view;
 mod writer;
 
 pub use chunk::{Chunk, MAX_READ_BYTES, ReadLimit};
 pub use commit::{Advance, Append, Commit, Committed, InvalidOwner, OWNER_BYTES_MAX, Owner, Seek};
+pub use config::{Clock, Durability, JournalConfig, Retention};
 pub use error::{Fault, LogError, LogResult};
-pub use journal::{Clock, Durability, Journal, JournalConfig, PartitionInfo, Retention};
+pub use journal::{Journal, PartitionInfo};
 pub use ledger::{MAX_PARTITIONS, MAX_PROGRESS};
 pub use records::{BLOCK_BYTES, Headers, RecordRef, Records, RecordsBuilder};
 pub use recover::{Opened, Repaired};

@@ -65,7 +65,12 @@ pub(crate) fn sequence_of(name: &str) -> Option<u64> {
 }
 
 /// Makes a segment that holds its header and checkpoint; it appears whole or not at all.
-pub(crate) fn create(disk: &dyn Disk, dir: &Path, header: SegmentHeader, start: &Ledger) -> Result<(Segment, Arc<dyn DiskFile>), DiskError> {
+pub(crate) fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    header: SegmentHeader,
+    start: &Ledger,
+) -> Result<(Segment, Arc<dyn DiskFile>), DiskError> {
     let mut bytes = header.encode().to_vec();
     let place = Place { segment: header.first_sequence, position: HEADER_BYTES as u64 };
     let head = CommitHead { sequence: header.first_sequence, append_time: header.started };

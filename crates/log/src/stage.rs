@@ -32,6 +32,8 @@ pub(crate) struct Stage<'a> {
     n_new_partitions: usize,
     n_new_progress: usize,
     frames: Vec<u8>,
+    /// Where in `frames` the last of them begins.
+    last_frame: usize,
     done: Staged,
 }
 
@@ -62,6 +64,7 @@ impl<'a> Stage<'a> {
             n_new_partitions: 0,
             n_new_progress: 0,
             frames,
+            last_frame: 0,
             done: Staged::default(),
         }
     }
@@ -74,6 +77,8 @@ impl<'a> Stage<'a> {
         let base_offsets = commit.appends.iter().map(|append| self.add_batches(append)).collect();
         self.add_progress(commit.progress);
         if self.frames.len() > start {
+            let position = self.at.position + self.last_frame as u64;
+            format::end_commit(&mut self.frames[self.last_frame..], Place { segment: self.at.segment, position });
             self.done.n_commits += 1;
         }
         Ok(Committed { base_offsets, append_time: self.at.append_time })
@@ -91,11 +96,7 @@ impl<'a> Stage<'a> {
             if let Some(stored) = before.or_else(|| self.position(advance))
                 && stored >= advance.position
             {
-                return Err(LogError::AlreadyCommitted {
-                    owner: advance.owner.clone(),
-                    partition: advance.partition.clone(),
-                    stored,
-                });
+                return Err(LogError::AlreadyCommitted { owner: advance.owner.clone(), partition: advance.partition.clone(), stored });
             }
         }
         Ok(())
@@ -149,8 +150,7 @@ impl<'a> Stage<'a> {
         }
         for advance in progress {
             let key = (advance.owner.clone(), advance.partition.clone());
-            if self.positions.insert(key, advance.position).is_none()
-                && self.ledger.position(&advance.owner, &advance.partition).is_none()
+            if self.positions.insert(key, advance.position).is_none() && self.ledger.position(&advance.owner, &advance.partition).is_none()
             {
                 self.n_new_progress += 1;
             }
@@ -161,6 +161,7 @@ impl<'a> Stage<'a> {
     /// The frame's position in the segment and its length.
     fn put_frame(&mut self, kind: FrameKind, write_body: impl FnOnce(&mut Vec<u8>)) -> (u32, u32) {
         let start = self.frames.len();
+        self.last_frame = start;
         let position = self.at.position + start as u64;
         let place = Place { segment: self.at.segment, position };
         let head = CommitHead { sequence: self.at.next_sequence + self.done.n_commits, append_time: self.at.append_time };
