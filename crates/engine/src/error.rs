@@ -1,5 +1,7 @@
 //! What can go wrong inside a shard. None of it is worth a retry: the same rows would fail again.
 
+use mulgil_model::position::Position;
+
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("operator '{operator}': {reason}")]
@@ -10,6 +12,14 @@ pub enum EngineError {
     Store(String),
     #[error("rows of '{stream}' begin at offset {got}, expected {expected}")]
     Gap { stream: String, expected: u64, got: u64 },
+    #[error("rows of {got} were handed to the shard of {owner}")]
+    Misdirected { owner: String, got: String },
+    #[error("a recorded decision belongs to position {at}, but the shard is at {position}: rows or decisions are missing in between")]
+    Decision { at: Position, position: Position },
+    #[error("the shard has failed before: open it again from its store")]
+    Failed,
+    #[error("{0}")]
+    Config(String),
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
 }

@@ -90,6 +90,13 @@ impl<V: StateValue> Keyed<V> {
         Ok(self.slots[at as usize].value.as_ref())
     }
 
+    /// Sets a value without reading the one before.
+    pub fn put(&mut self, key: &[u8], value: V) {
+        let at = self.find(key).unwrap_or_else(|| self.insert(key, None, true));
+        self.slots[at as usize].value = Some(value);
+        self.mark_dirty(at);
+    }
+
     pub fn remove(&mut self, key: &[u8]) {
         let at = match self.find(key) {
             Some(at) => at,
@@ -179,7 +186,8 @@ impl<V: StateValue> Keyed<V> {
         V::read(&bytes).map(Some).map_err(|reason| EngineError::State { prefix: self.label(), reason })
     }
 
-    fn label(&self) -> String {
+    /// The table's name for error messages.
+    pub fn label(&self) -> String {
         String::from_utf8_lossy(&self.prefix).trim_end_matches('\0').replace('\0', "/")
     }
 

@@ -1,6 +1,6 @@
 //! An operator: one step of a shard that turns input rows into rows of its output streams.
 //!
-//! Call order: `on_rows` for every batch in offset order, `on_watermark` when a decision moved the watermark without a row, `snapshot`
+//! Call order: `open` once, then `on_rows` for every batch in offset order, `on_watermark` when a decision moved the watermark without a row, `snapshot`
 //! between any two of these. Everything an operator emits must depend only on the rows, their order and the watermarks, never on where
 //! one batch ends and the next begins.
 
@@ -51,6 +51,11 @@ pub trait Operator: Send {
     /// The streams this operator writes. `Outputs::emit` takes the index into this list.
     fn outputs(&self) -> Vec<Arc<StreamSchema>>;
 
+    /// Called once, before anything else, with the watermark of the snapshot in `store`: the place to rebuild what only lives in memory.
+    fn open(&mut self, _watermark: i64, _store: &dyn StateStore) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn on_rows(&mut self, input: &Input<'_>, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError>;
 
     /// A decision taken before the row at `at` moved the watermark to `watermark`.
@@ -58,4 +63,34 @@ pub trait Operator: Send {
 
     /// Hands over every state entry changed since the last call, and may forget entries that are unchanged and cold.
     fn snapshot(&mut self, watermark: i64, into: &mut Snapshot);
+
+    /// A decision with words for this operator. They must be understood the same way at every replay.
+    fn on_message(&mut self, _message: &str, _at: Offset, _store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
+        Err(EngineError::Operator { operator: self.name().to_owned(), reason: "takes no messages".to_owned() })
+    }
+
+    fn stats(&self) -> OperatorStats {
+        OperatorStats::default()
+    }
+}
+
+/// Counts for metrics. None of them may influence what an operator emits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OperatorStats {
+    /// Rows that came too late, since `open`.
+    pub n_late: u64,
+    /// State entries in memory.
+    pub n_hot: usize,
+    /// State entries changed since the last snapshot.
+    pub n_dirty: usize,
+    pub n_open_windows: usize,
+}
+
+impl OperatorStats {
+    pub fn add(&mut self, other: &Self) {
+        self.n_late += other.n_late;
+        self.n_hot += other.n_hot;
+        self.n_dirty += other.n_dirty;
+        self.n_open_windows += other.n_open_windows;
+    }
 }

@@ -1,0 +1,297 @@
+//! Windowed state: an accumulator per key and window, closed by the watermark and kept open to revision for the allowed lateness.
+//!
+//! Two tables. `open` has one entry per key with all its open windows, because a row touches all of them. `closed` has one entry per
+//! window in order of time, because there are many (an hour of 1 s bars), a late row touches one, and time removes them from the front.
+//! Timers live in memory only and are rebuilt from `open` at the start: one read of every key that has an open window.
+
+use crate::error::EngineError;
+use crate::keyed::Keyed;
+use crate::layout::{Fields, from_ordered, ordered, put_bytes, put_i, put_u};
+use crate::operator::{OperatorStats, WATERMARK_NONE};
+use crate::state::{Snapshot, StateStore, StateValue};
+use crate::window::Window;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What a window keeps of its rows. The result must not depend on the order of rows, other than through what a row itself carries.
+pub trait Accumulator<R>: StateValue {
+    fn of(row: &R) -> Self;
+    fn add(&mut self, row: &R);
+}
+
+/// Closed windows are removed when the watermark has moved this far: 60 s.
+const PURGE_EVERY_US: i64 = 60_000_000;
+/// At most this many of them at a time.
+const PURGE_MAX: usize = 100_000;
+
+/// Which of an operator's window kinds: the bar interval in microseconds, so that it means the same under another configuration.
+pub type Series = i64;
+
+/// One window's result, as often as it is published. A later revision replaces an earlier one.
+#[derive(Debug)]
+pub struct Published<'a, A> {
+    pub key: &'a [u8],
+    pub series: Series,
+    pub window: Window,
+    pub acc: &'a A,
+    pub revision: u32,
+}
+
+pub struct Panes<A> {
+    lateness_us: i64,
+    open: Keyed<Open<A>>,
+    closed: Keyed<Closed<A>>,
+    /// Keys by (end, series) of their open windows. Keys are put in order when the time comes.
+    timers: BTreeMap<(i64, Series), Vec<Box<[u8]>>>,
+    next_end: i64,
+    n_open: usize,
+    purged_to: i64,
+}
+
+impl<A: StateValue> Panes<A> {
+    pub fn new(operator: &str, lateness_us: i64, hot_max: usize) -> Self {
+        Self {
+            lateness_us: lateness_us.max(0),
+            open: Keyed::new(operator, "open", hot_max),
+            closed: Keyed::new(operator, "closed", hot_max),
+            timers: BTreeMap::new(),
+            next_end: i64::MAX,
+            n_open: 0,
+            purged_to: i64::MIN,
+        }
+    }
+
+    /// Rebuilds the timers.
+    pub fn open(&mut self, store: &dyn StateStore) -> Result<(), EngineError> {
+        let prefix = self.open.prefix().to_vec();
+        let mut bad = None;
+        let mut found = Vec::new();
+        store.scan(&prefix, &mut |key, bytes| {
+            match Open::<A>::read(bytes) {
+                Ok(open) => found.extend(open.panes.iter().map(|p| (p.window.end, p.series, Box::from(&key[prefix.len()..])))),
+                Err(reason) => bad = Some(EngineError::State { prefix: self.open.label(), reason }),
+            }
+            bad.is_none()
+        })?;
+        found.into_iter().for_each(|(end, series, key)| self.arm(end, series, key));
+        bad.map_or(Ok(()), Err)
+    }
+
+    /// The row is older than any window may be that is still kept.
+    #[inline]
+    pub fn is_late(&self, event_time: i64, watermark: i64) -> bool {
+        watermark != WATERMARK_NONE && event_time < watermark.saturating_sub(self.lateness_us)
+    }
+
+    /// Adds a row that is not late to its windows. Windows that have closed before are published at once, with the next revision.
+    pub fn add<R>(
+        &mut self,
+        key: &[u8],
+        windows: &[(Series, Window)],
+        row: &R,
+        watermark: i64,
+        store: &dyn StateStore,
+        mut publish: impl FnMut(Published<'_, A>),
+    ) -> Result<(), EngineError>
+    where
+        A: Accumulator<R>,
+    {
+        if windows.iter().any(|(_, window)| window.end > watermark) {
+            let open = self.open.get_or_insert_with(key, store, Open::default)?;
+            for &(series, window) in windows.iter().filter(|(_, window)| window.end > watermark) {
+                match open.panes.iter_mut().find(|p| p.series == series && p.window == window) {
+                    Some(pane) => pane.acc.add(row),
+                    None => {
+                        open.panes.push(Pane { series, window, acc: A::of(row) });
+                        self.n_open += 1;
+                        self.next_end = self.next_end.min(window.end);
+                        self.timers.entry((window.end, series)).or_default().push(key.into());
+                    }
+                }
+            }
+        }
+        for &(series, window) in windows {
+            if window.end <= watermark {
+                self.revise(key, series, window, row, store, &mut publish)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn revise<R>(
+        &mut self,
+        key: &[u8],
+        series: Series,
+        window: Window,
+        row: &R,
+        store: &dyn StateStore,
+        publish: &mut impl FnMut(Published<'_, A>),
+    ) -> Result<(), EngineError>
+    where
+        A: Accumulator<R>,
+    {
+        let mut is_new = false;
+        let closed = self.closed.get_or_insert_with(&closed_key(window, series, key), store, || {
+            is_new = true;
+            Closed { acc: A::of(row), revision: 0 }
+        })?;
+        if !is_new {
+            closed.acc.add(row);
+            closed.revision += 1;
+        }
+        publish(Published { key, series, window, acc: &closed.acc, revision: closed.revision });
+        Ok(())
+    }
+
+    /// Publishes every window whose end the watermark has reached, ordered by (end, series, key).
+    #[inline]
+    pub fn close(&mut self, watermark: i64, store: &dyn StateStore, publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
+        if watermark < self.next_end { Ok(()) } else { self.close_due(watermark, store, publish) }
+    }
+
+    fn close_due(&mut self, watermark: i64, store: &dyn StateStore, mut publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
+        while let Some(due) = self.timers.first_entry().filter(|t| t.key().0 <= watermark) {
+            let ((end, series), mut keys) = due.remove_entry();
+            keys.sort_unstable();
+            for key in keys {
+                let open = self.open.get_or_insert_with(&key, store, Open::default)?;
+                let at = open.panes.iter().position(|p| p.window.end == end && p.series == series);
+                let Pane { window, acc, .. } = open.panes.swap_remove(at.expect("invariant: a timer has a window"));
+                self.n_open -= 1;
+                if open.panes.is_empty() {
+                    self.open.remove(&key);
+                }
+                publish(Published { key: &key, series, window, acc: &acc, revision: 0 });
+                if end > watermark.saturating_sub(self.lateness_us) {
+                    self.closed.put(&closed_key(window, series, &key), Closed { acc, revision: 0 });
+                }
+            }
+        }
+        self.next_end = self.timers.first_key_value().map_or(i64::MAX, |((end, _), _)| *end);
+        Ok(())
+    }
+
+    /// Removes closed windows beyond the allowed lateness from the store. When this happens never shows in what is published.
+    pub fn purge(&mut self, watermark: i64, store: &dyn StateStore) -> Result<(), EngineError> {
+        let limit = watermark.saturating_sub(self.lateness_us);
+        if watermark == WATERMARK_NONE || limit < self.purged_to.saturating_add(PURGE_EVERY_US) {
+            return Ok(());
+        }
+        let prefix = self.closed.prefix().to_vec();
+        let from = [&prefix[..], &ordered(self.purged_to)].concat();
+        let (mut gone, mut reached) = (Vec::new(), limit);
+        store.scan_from(&prefix, Bound::Included(&from), &mut |key, _| {
+            let key = &key[prefix.len()..];
+            let end = from_ordered(key).unwrap_or(i64::MIN);
+            if end <= limit && gone.len() == PURGE_MAX {
+                reached = end;
+            }
+            let more = end <= limit && gone.len() < PURGE_MAX;
+            if more {
+                gone.push(key.to_vec());
+            }
+            more
+        })?;
+        gone.iter().for_each(|key| self.closed.remove(key));
+        self.purged_to = reached;
+        Ok(())
+    }
+
+    pub fn snapshot(&mut self, watermark: i64, into: &mut Snapshot) {
+        let limit = if watermark == WATERMARK_NONE { i64::MIN } else { watermark.saturating_sub(self.lateness_us) };
+        self.open.snapshot(into, |_, open| open.panes.is_empty());
+        self.closed.snapshot(into, |key, _| from_ordered(key).is_some_and(|end| end <= limit));
+    }
+
+    pub fn stats(&self) -> OperatorStats {
+        OperatorStats {
+            n_late: 0,
+            n_hot: self.open.n_hot() + self.closed.n_hot(),
+            n_dirty: self.open.n_dirty() + self.closed.n_dirty(),
+            n_open_windows: self.n_open,
+        }
+    }
+
+    fn arm(&mut self, end: i64, series: Series, key: Box<[u8]>) {
+        self.n_open += 1;
+        self.next_end = self.next_end.min(end);
+        self.timers.entry((end, series)).or_default().push(key);
+    }
+}
+
+/// Key of a closed window: its end and start (ordered), the series, the key.
+fn closed_key(window: Window, series: Series, key: &[u8]) -> Vec<u8> {
+    [&ordered(window.end)[..], &ordered(window.start), &ordered(series), key].concat()
+}
+
+/// The open windows of one key. Layout, version 1: count, then per window: series, start, length, accumulator (with its length).
+struct Open<A> {
+    panes: Vec<Pane<A>>,
+}
+
+struct Pane<A> {
+    series: Series,
+    window: Window,
+    acc: A,
+}
+
+impl<A> Default for Open<A> {
+    fn default() -> Self {
+        Self { panes: Vec::new() }
+    }
+}
+
+const VERSION: u8 = 1;
+
+impl<A: StateValue> StateValue for Open<A> {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        put_u(out, self.panes.len() as u128);
+        let mut scratch = Vec::new();
+        for pane in &self.panes {
+            put_i(out, pane.series.into());
+            put_i(out, pane.window.start.into());
+            put_i(out, i128::from(pane.window.end) - i128::from(pane.window.start));
+            scratch.clear();
+            pane.acc.write(&mut scratch);
+            put_bytes(out, &scratch);
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let mut fields = Fields::open(bytes, VERSION)?;
+        let n = fields.len()?;
+        let mut panes = Vec::with_capacity(n);
+        for _ in 0..n {
+            let (series, start, length) = (fields.i64()?, fields.i64()?, fields.i64()?);
+            let end = start.checked_add(length).ok_or("a window ends beyond all time")?;
+            panes.push(Pane { series, window: Window { start, end }, acc: A::read(fields.bytes()?)? });
+        }
+        fields.end()?;
+        Ok(Self { panes })
+    }
+}
+
+/// A closed window. Layout, version 1: revision, accumulator (with its length).
+struct Closed<A> {
+    acc: A,
+    revision: u32,
+}
+
+impl<A: StateValue> StateValue for Closed<A> {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        put_u(out, self.revision.into());
+        let mut acc = Vec::new();
+        self.acc.write(&mut acc);
+        put_bytes(out, &acc);
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let mut fields = Fields::open(bytes, VERSION)?;
+        let revision = fields.u()?.try_into().map_err(|_| "a revision is too large")?;
+        let closed = Self { acc: A::read(fields.bytes()?)?, revision };
+        fields.end()?;
+        Ok(closed)
+    }
+}
