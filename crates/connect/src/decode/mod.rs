@@ -18,6 +18,7 @@ pub use options::{DecodeOptions, Limits, Mapping, OptionsError, Side, UnknownFie
 pub use plan::Plan;
 pub use stream::{Decoder, ReadError};
 
+pub(crate) use options::nearest;
 pub(crate) use parquet::ParquetRows;
 
 use arrow::array::RecordBatch;
