@@ -1,0 +1,9 @@
+//! What the server's ports look like from this side: each file puts one port on top of the pipeline.
+
+pub mod dead_letters;
+pub mod feed;
+pub mod generator;
+pub mod idempotency;
+pub mod ingest;
+pub mod past;
+pub mod vitals;

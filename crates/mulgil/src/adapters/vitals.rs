@@ -1,0 +1,185 @@
+//! How the program is: readiness judged by data that moves, and the lag of every hop from the row's own time.
+
+use crate::pipeline::running::Running;
+use mulgil_log::{Log as _, Seek};
+use mulgil_model::ids::{Partition, Topic, TopicPartition};
+use mulgil_model::time::AppendTime;
+use mulgil_serve::ports::{Check, HopLag, Readiness, Vitals};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Rows that may wait for a shard or the history before it counts as behind; less is the normal beat of batches.
+const BACKLOG_ROWS_MAX: u64 = 200_000;
+
+/// A backlog that has not shrunk for so long is one that does not move.
+const STUCK_US: i64 = 10_000_000;
+
+/// Below this much free space the disk is as good as full: segments and files are written in pieces of this order.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+
+pub struct PipelineVitals {
+    running: Arc<Running>,
+    sampled: Mutex<Sampled>,
+    /// Rows of trades and other input so far, for the status line.
+    pub n_input_rows: AtomicU64,
+}
+
+#[derive(Default)]
+struct Sampled {
+    /// Rows taken when a hop last moved, and when that was.
+    moved: BTreeMap<&'static str, (u64, i64)>,
+    since: BTreeMap<String, (bool, i64)>,
+    lag: Vec<HopLag>,
+}
+
+impl PipelineVitals {
+    pub fn new(running: Arc<Running>) -> Self {
+        Self { running, sampled: Mutex::default(), n_input_rows: AtomicU64::new(0) }
+    }
+
+    /// Takes figures for metrics, readiness and lag; called once a second.
+    pub fn sample(&self) {
+        let now = (self.running.clock)().0;
+        let lag = self.measure_lag(now);
+        for hop in &lag {
+            metrics::gauge!("mulgil_lag_seconds", "stream" => hop.stream.to_string(), "hop" => hop.hop.clone()).set(hop.seconds);
+        }
+        self.publish_log();
+        self.publish_shards();
+        self.sampled.lock().unwrap_or_else(PoisonError::into_inner).lag = lag;
+    }
+
+    /// Event time of each base stream's newest row against the clock, and how long ago each hop had its newest row.
+    fn measure_lag(&self, now: i64) -> Vec<HopLag> {
+        let mut hops = Vec::new();
+        for (reader, n_partitions) in &self.running.folder.readers {
+            let stream = &reader.schema().stream;
+            if !self.running.config.streams.iter().any(|s| s.schema.stream == *stream) {
+                continue;
+            }
+            let mut newest: Option<(i64, i64, i64)> = None;
+            for partition in (0..*n_partitions).map(Partition) {
+                let at = TopicPartition::new(stream.clone(), partition);
+                let Ok(next) = self.running.folder.journal.seek(&at, Seek::Next) else { continue };
+                let Some(last) = next.0.checked_sub(1) else { continue };
+                let Ok(rows) = reader.read(partition, mulgil_model::ids::Offset(last), 1) else { continue };
+                if rows.is_empty() {
+                    continue;
+                }
+                let row = (rows.event_times().value(0), rows.received[0].0, rows.appended[0].0);
+                newest = newest.max(Some(row));
+            }
+            let Some((event, received, appended)) = newest else { continue };
+            let mut hop = |name: &str, us: i64| hops.push(HopLag { stream: stream.clone(), hop: name.to_owned(), seconds: us.max(0) as f64 / 1e6 });
+            hop("receive", received - event);
+            hop("log", appended - event);
+            // What has been read to its end is as fresh as the log; what has not is behind by the age of what waits.
+            let waits = |behind: u64| if behind == 0 { appended - event } else { now - event };
+            hop("processed", waits(self.shard_backlog(stream)));
+            hop("history", waits(self.history_backlog(stream, *n_partitions)));
+        }
+        hops
+    }
+
+    fn shard_backlog(&self, stream: &Topic) -> u64 {
+        let of_stream = self.running.shards.iter().filter(|(at, _)| at.topic == *stream);
+        let behind = of_stream.map(|(at, v)| self.next(at).saturating_sub(v.next_offset.load(Ordering::Acquire)));
+        behind.sum()
+    }
+
+    fn history_backlog(&self, stream: &Topic, n_partitions: u32) -> u64 {
+        let partitions = (0..n_partitions).map(|p| TopicPartition::new(stream.clone(), Partition(p)));
+        partitions.map(|at| self.next(&at).saturating_sub(self.running.folder.history.next(&at.topic, at.partition).0)).sum()
+    }
+
+    fn next(&self, at: &TopicPartition) -> u64 {
+        self.running.folder.journal.seek(at, Seek::Next).map_or(0, |o| o.0)
+    }
+
+    fn publish_log(&self) {
+        let stats = self.running.folder.journal.stats();
+        metrics::counter!("mulgil_log_commits_total").absolute(stats.n_commits);
+        metrics::counter!("mulgil_log_commits_refused_total").absolute(stats.n_refused);
+        metrics::counter!("mulgil_log_records_total").absolute(stats.n_records);
+        metrics::counter!("mulgil_log_syncs_total").absolute(stats.n_syncs);
+        metrics::counter!("mulgil_log_written_bytes_total").absolute(stats.written_bytes);
+        metrics::gauge!("mulgil_log_sync_seconds_max").set(stats.sync_us_max as f64 / 1e6);
+        metrics::gauge!("mulgil_log_bytes").set(stats.journal_bytes as f64);
+        metrics::gauge!("mulgil_log_segments").set(stats.n_segments as f64);
+        metrics::gauge!("mulgil_log_waiting_commits").set(stats.n_waiting as f64);
+        metrics::gauge!("mulgil_state_bytes").set(self.running.folder.state.disk_bytes() as f64);
+    }
+
+    fn publish_shards(&self) {
+        let mut input_rows = 0;
+        for (at, vitals) in &self.running.shards {
+            let labels = [("stream", at.topic.to_string()), ("partition", at.partition.to_string())];
+            let get = |v: &AtomicU64| v.load(Ordering::Relaxed);
+            metrics::gauge!("mulgil_shard_backlog_rows", &labels).set(self.next(at).saturating_sub(get(&vitals.next_offset)) as f64);
+            metrics::counter!("mulgil_shard_rows_total", &labels).absolute(get(&vitals.next_offset));
+            metrics::counter!("mulgil_shard_late_rows_total", &labels).absolute(get(&vitals.n_late));
+            metrics::counter!("mulgil_shard_duplicate_rows_total", &labels).absolute(get(&vitals.n_duplicates));
+            metrics::gauge!("mulgil_shard_hot_entries", &labels).set(get(&vitals.hot_keys) as f64);
+            metrics::gauge!("mulgil_shard_open_windows", &labels).set(get(&vitals.open_windows) as f64);
+        }
+        for (reader, n_partitions) in &self.running.folder.readers {
+            let stream = &reader.schema().stream;
+            if self.running.config.streams.iter().any(|s| s.schema.stream == *stream) {
+                input_rows += (0..*n_partitions).map(|p| self.next(&TopicPartition::new(stream.clone(), Partition(p)))).sum::<u64>();
+            }
+        }
+        self.n_input_rows.store(input_rows, Ordering::Relaxed);
+    }
+
+    /// A hop is fine while it is nearly caught up, or moves.
+    fn moving(&self, sampled: &mut Sampled, hop: &'static str, backlog: u64, done: u64, now: i64) -> Check {
+        let (seen, at) = *sampled.moved.entry(hop).and_modify(|(seen, at)| if *seen != done { (*seen, *at) = (done, now) }).or_insert((done, now));
+        debug_assert!(seen == done);
+        let stuck = backlog > 0 && now - at > STUCK_US;
+        let detail = match (stuck, backlog) {
+            (true, n) => format!("{n} rows wait, and nothing has moved for {} s", (now - at) / 1_000_000),
+            (false, 0) => "caught up".to_owned(),
+            (false, n) => format!("{n} rows behind, moving"),
+        };
+        Check { name: hop.to_owned(), ok: !stuck && backlog <= BACKLOG_ROWS_MAX, detail, since: None }
+    }
+
+    fn checks(&self, sampled: &mut Sampled, now: i64) -> Vec<Check> {
+        let stats = self.running.folder.journal.stats();
+        let free = mulgil_disk::Disk::free_bytes(&mulgil_disk::RealDisk, &self.running.folder.dir).unwrap_or(0);
+        let done: u64 = self.running.shards.iter().map(|(_, v)| v.next_offset.load(Ordering::Acquire)).sum();
+        let kept: u64 = self.running.folder.history.stats().iter().map(|s| s.file_rows + s.tail_rows as u64).sum();
+        let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail, since: None };
+        vec![
+            check("log", stats.poisoned.is_none(), stats.poisoned.map_or_else(|| format!("{} commits", stats.n_commits), |why| why.to_string())),
+            check("disk", free >= FREE_BYTES_MIN, format!("{} MB free", free / 1_000_000)),
+            self.moving(sampled, "shards", self.running.backlog().unwrap_or(u64::MAX), done, now),
+            self.moving(sampled, "history", self.running.history_backlog().unwrap_or(u64::MAX), kept, now),
+        ]
+    }
+}
+
+impl Vitals for PipelineVitals {
+    fn live(&self) -> bool {
+        self.running.folder.journal.stats().poisoned.is_none()
+    }
+
+    fn ready(&self) -> Readiness {
+        let now = (self.running.clock)().0;
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checks = self.checks(&mut sampled, now);
+        for check in &mut checks {
+            let (ok, since) = sampled.since.entry(check.name.clone()).or_insert((check.ok, now));
+            if *ok != check.ok {
+                (*ok, *since) = (check.ok, now);
+            }
+            check.since = Some(AppendTime(*since));
+        }
+        Readiness { ready: checks.iter().all(|c| c.ok), checks }
+    }
+
+    fn lag(&self) -> Vec<HopLag> {
+        self.sampled.lock().unwrap_or_else(PoisonError::into_inner).lag.clone()
+    }
+}

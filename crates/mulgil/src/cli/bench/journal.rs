@@ -1,0 +1,82 @@
+//! The journal against the disk itself: the same bytes by plain writes, one fdatasync per group.
+
+use super::fdatasync_us;
+use crate::pipeline::clock;
+use anyhow::{Context, Result};
+use mulgil_disk::RealDisk;
+use mulgil_log::{Append, Commit, Journal, JournalConfig, Log, RecordsBuilder};
+use mulgil_model::ids::{Partition, Topic, TopicPartition};
+use mulgil_model::time::{EventTime, ReceiveTime};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub struct JournalArgs {
+    /// An empty folder on the disk in question.
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    #[arg(long, default_value_t = 100)]
+    row_bytes: usize,
+}
+
+/// Commits in flight, and rows in each: a source's batch.
+const WRITERS: u64 = 4;
+const COMMIT_ROWS: u64 = 5_000;
+
+pub fn journal(args: &JournalArgs) -> Result<serde_json::Value> {
+    std::fs::create_dir_all(&args.dir)?;
+    let (log, _) = Journal::open(JournalConfig::new(args.dir.join("journal-bench")), Arc::new(RealDisk), clock())?;
+    let log = Arc::new(log);
+    let started = Instant::now();
+    std::thread::scope(|scope| -> Result<()> {
+        let writers: Vec<_> = (0..WRITERS).map(|w| {
+            let log = Arc::clone(&log);
+            scope.spawn(move || write(&log, w, args.rows / WRITERS, args.row_bytes))
+        }).collect();
+        writers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a writer broke"))?)
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let stats = log.stats();
+    drop(log);
+    let raw_seconds = raw(&args.dir, stats.written_bytes, stats.n_groups)?;
+    let (p50, p99) = fdatasync_us(&args.dir, 200)?;
+    Ok(serde_json::json!({
+        "rows": stats.n_records, "row_bytes": args.row_bytes, "bytes": stats.written_bytes, "commits": stats.n_groups, "seconds": seconds,
+        "raw_bytes": stats.written_bytes, "raw_seconds": raw_seconds, "fdatasync_p50_us": p50, "fdatasync_p99_us": p99,
+    }))
+}
+
+fn write(log: &Journal, writer: u64, rows: u64, row_bytes: usize) -> Result<()> {
+    let to = TopicPartition::new(Topic::new("bench")?, Partition(u32::try_from(writer)?));
+    let value = vec![0x5a; row_bytes];
+    let mut left = rows;
+    while left > 0 {
+        let n = left.min(COMMIT_ROWS);
+        let mut records = RecordsBuilder::new();
+        for _ in 0..n {
+            records.push(b"", &[], &value, EventTime(0), ReceiveTime(0));
+        }
+        log.commit(Commit { appends: vec![Append { to: to.clone(), records: records.finish() }], progress: vec![] })?;
+        left -= n;
+    }
+    Ok(())
+}
+
+fn raw(dir: &Path, bytes: u64, groups: u64) -> Result<f64> {
+    let path = dir.join("raw.bench");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&path)?;
+    let group = vec![0x5a; usize::try_from(bytes / groups.max(1)).context("a group fits into memory")?];
+    let started = Instant::now();
+    for _ in 0..groups {
+        file.write_all(&group)?;
+        file.sync_data()?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    std::fs::remove_file(&path)?;
+    Ok(seconds)
+}

@@ -1,0 +1,78 @@
+//! `mulgil check`: reads the configuration back and looks at what it will meet: port, disk, permissions.
+
+use super::Where;
+use crate::config::checked::Checked;
+use crate::config::load;
+use crate::pipeline::plan::Plan;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use mulgil_disk::{Disk, RealDisk};
+use std::net::TcpListener;
+use std::path::Path;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Less free space than this is worth a word: a day of a busy stream.
+const FREE_BYTES_GOOD: u64 = 5_000_000_000;
+
+pub fn check(args: &CheckArgs) -> Result<()> {
+    let config = load(&args.at)?;
+    let plan = Plan::new(&config)?;
+    let name = args.at.config.as_ref().map_or_else(|| "the built-in stocks example".to_owned(), |p| p.display().to_string());
+    println!("ok    {name} is understood");
+    for stream in &plan.streams {
+        println!("      {:<28} {:>3} partitions, {} columns", stream.schema.stream.as_str(), stream.partitions, stream.schema.columns.len());
+    }
+    let checks = [("port", port(&config)), ("data folder", folder(&config.log.dir)), ("disk", disk(&config.log.dir)), ("keys", keys(&config))];
+    let mut n_failed = 0;
+    for (what, result) in checks {
+        match result {
+            Ok(said) => println!("ok    {what}: {said}"),
+            Err(error) => {
+                n_failed += 1;
+                println!("FAIL  {what}: {error:#}");
+            }
+        }
+    }
+    if n_failed > 0 {
+        bail!("{n_failed} of 4 checks failed");
+    }
+    Ok(())
+}
+
+fn port(config: &Checked) -> Result<String> {
+    let bind = config.serve.bind;
+    TcpListener::bind(bind).with_context(|| format!("cannot listen on {bind}: is another mulgil running? choose another with [serve] bind or --bind"))?;
+    Ok(format!("{bind} is free"))
+}
+
+fn folder(dir: &Path) -> Result<String> {
+    let existed = dir.exists();
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}: give this user the right to, or set [log] dir", dir.display()))?;
+    let probe = dir.join(".write-check");
+    let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    written.with_context(|| format!("cannot write into {}: give this user the right to", dir.display()))?;
+    let lock = RealDisk.lock(&dir.join("lock"));
+    let said = format!("{} is writable{}", dir.display(), if existed { "" } else { " (made)" });
+    lock.map(|_| said).context("the data folder is in use")
+}
+
+fn disk(dir: &Path) -> Result<String> {
+    let free = RealDisk.free_bytes(dir)?;
+    if free < FREE_BYTES_GOOD {
+        bail!("only {} MB are free: set [log] retention and [history] disk_budget, or free some space", free / 1_000_000);
+    }
+    Ok(format!("{} GB free", free / 1_000_000_000))
+}
+
+fn keys(config: &Checked) -> Result<String> {
+    let serve = &config.serve;
+    if !serve.bind.ip().is_loopback() && serve.keys.is_empty() && !serve.allow_public {
+        bail!("{} can be reached by others, and there are no keys: add a [[serve.keys]], or bind to 127.0.0.1", serve.bind);
+    }
+    Ok(if serve.keys.is_empty() { "none needed on this address".to_owned() } else { format!("{} configured", serve.keys.len()) })
+}

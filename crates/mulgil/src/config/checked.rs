@@ -1,0 +1,421 @@
+//! What the configuration means: names resolved, units read, defaults filled in. All defaults stand in this file.
+
+use super::nearest::nearest;
+use super::units::{bytes, duration, secret};
+use super::written::{self, Written};
+use anyhow::{Context, Result, bail, ensure};
+use mulgil_log::Durability;
+use mulgil_model::ids::Topic;
+use mulgil_model::schema::{Column, ColumnType, StreamKind, StreamSchema};
+use mulgil_model::streams::{TradeDecimals, trade_columns, trades};
+use mulgil_model::time::EpochUnit;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub log: LogPlan,
+    pub simulators: Vec<SimulatorPlan>,
+    pub streams: Vec<StreamPlan>,
+    pub summaries: Vec<SummaryPlan>,
+    pub features: Vec<FeaturePlan>,
+    pub rules: Vec<RulePlan>,
+    pub detectors: Vec<DetectorPlan>,
+    pub state: StatePlan,
+    pub history: HistoryPlan,
+    pub serve: ServePlan,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogPlan {
+    pub dir: PathBuf,
+    pub retention_time: Option<Duration>,
+    pub retention_bytes: Option<u64>,
+    pub segment_bytes: u64,
+    pub durability: Durability,
+}
+
+#[derive(Debug, Clone)]
+pub struct SimulatorPlan {
+    pub name: String,
+    pub stream: Topic,
+    pub start: bool,
+    pub rate: f64,
+    pub seed: u64,
+    /// Empty: all.
+    pub symbols: Vec<String>,
+    pub anomaly_share: f64,
+    pub always_open: bool,
+}
+
+/// A stream that rows are put into from outside.
+#[derive(Debug, Clone)]
+pub struct StreamPlan {
+    pub schema: Arc<StreamSchema>,
+    /// For streams of trades.
+    pub decimals: TradeDecimals,
+    pub partitions: u32,
+    pub bars: Vec<String>,
+    pub timezone: String,
+    pub input: InputPlan,
+    pub out_of_orderness: Duration,
+    pub allowed_lateness: Duration,
+    pub idle_after: Option<Duration>,
+    pub dedupe: Option<DedupePlan>,
+}
+
+/// How foreign rows become rows of the stream.
+#[derive(Debug, Clone)]
+pub struct InputPlan {
+    /// Stream column -> name in the input.
+    pub columns: BTreeMap<String, String>,
+    pub constants: BTreeMap<String, String>,
+    pub time_unit: EpochUnit,
+}
+
+#[derive(Debug, Clone)]
+pub struct DedupePlan {
+    pub columns: Vec<String>,
+    pub horizon: Duration,
+    pub entries_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct SummaryPlan {
+    pub name: String,
+    pub stream: Topic,
+    pub group_by: Vec<String>,
+    pub window: WindowPlan,
+    /// (column, function text), by column name.
+    pub aggregates: Vec<(String, String)>,
+    pub allowed_lateness: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum WindowPlan {
+    Tumbling(Duration),
+    Hopping { size: Duration, every: Duration },
+    Sliding(Duration),
+    Session(Duration),
+}
+
+#[derive(Debug, Clone)]
+pub struct FeaturePlan {
+    pub name: String,
+    pub stream: Topic,
+    pub agg: String,
+    pub window: Option<String>,
+    pub filter: Option<String>,
+    pub warm_up: u64,
+    pub including: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct RulePlan {
+    pub name: String,
+    pub stream: Topic,
+    pub when: Option<String>,
+    pub value: Option<String>,
+    pub levels: Option<Vec<f64>>,
+    pub severity: String,
+    pub weight: Option<f64>,
+    pub message: Option<String>,
+    pub cooldown: Option<String>,
+    pub transitions_only: bool,
+    pub mode: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct DetectorPlan {
+    pub name: String,
+    pub kind: String,
+    pub stream: Topic,
+    pub parameters: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StatePlan {
+    pub hot_keys_max: usize,
+    pub snapshot_every: Duration,
+    pub dirty_entries_max: usize,
+    pub cache_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct HistoryPlan {
+    pub retention: Option<Duration>,
+    pub disk_budget_bytes: Option<u64>,
+    pub flush_after: Duration,
+    pub query_memory_bytes: u64,
+    pub query_timeout: Duration,
+    pub query_rows_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServePlan {
+    pub bind: SocketAddr,
+    pub allow_public: bool,
+    pub cors_origins: Vec<String>,
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub keys: Vec<KeyPlan>,
+    pub body_bytes_max: u64,
+    pub ws_clients_max: usize,
+    pub sse_clients_max: usize,
+}
+
+/// Never printed: Debug hides the secret.
+#[derive(Clone)]
+pub struct KeyPlan {
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub secret: String,
+}
+
+impl std::fmt::Debug for KeyPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPlan").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+pub const PARTITIONS_MAX: u32 = 1024;
+
+impl Checked {
+    pub fn new(written: &Written) -> Result<Self> {
+        let streams = written.stream.iter().map(|(name, s)| stream(name, s)).collect::<Result<Vec<_>>>()?;
+        let mut checked = Self {
+            log: log(&written.log)?,
+            simulators: written.source.iter().map(|(name, s)| simulator(name, s)).collect::<Result<_>>()?,
+            streams,
+            summaries: written.summary.iter().map(|(name, s)| summary(name, s)).collect::<Result<_>>()?,
+            features: written.feature.iter().map(|(name, f)| feature(name, f)).collect::<Result<_>>()?,
+            rules: written.rule.iter().map(|(name, r)| rule(name, r)).collect::<Result<_>>()?,
+            detectors: written.detector.iter().map(|(name, d)| detector(name, d)).collect::<Result<_>>()?,
+            state: state(&written.state)?,
+            history: history(&written.history)?,
+            serve: serve(&written.serve)?,
+        };
+        for source in &checked.simulators {
+            let (name, stream) = (&source.name, &source.stream);
+            ensure!(checked.streams.iter().any(|s| s.schema.stream == *stream), "[source.{name}] feeds the stream '{stream}', which is not configured: add [stream.{stream}]");
+        }
+        checked.streams.sort_by(|a, b| a.schema.stream.cmp(&b.schema.stream));
+        Ok(checked)
+    }
+}
+
+fn log(s: &written::LogSection) -> Result<LogPlan> {
+    let flush_every = s.flush_every.as_deref().map_or(Ok(Duration::from_secs(1)), |t| duration("log.flush_every", t))?;
+    let durability = match s.durability.as_deref().unwrap_or("fsync") {
+        "fsync" => Durability::Fsync,
+        "relaxed" => Durability::Relaxed { flush_every },
+        other => bail!("[log] durability '{other}' is not known: use fsync, or relaxed (a crash of the machine then loses the last moments)"),
+    };
+    Ok(LogPlan {
+        dir: s.dir.clone().unwrap_or_else(|| PathBuf::from("data")),
+        retention_time: s.retention.time.as_deref().map(|t| duration("log.retention.time", t)).transpose()?,
+        retention_bytes: s.retention.bytes.as_deref().map(|t| bytes("log.retention.bytes", t)).transpose()?,
+        segment_bytes: s.segment.as_deref().map_or(Ok(64 << 20), |t| bytes("log.segment", t))?,
+        durability,
+    })
+}
+
+fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
+    ensure!(s.r#type == "simulator", "[source.{name}] type '{}' is not known here: use simulator (HTTP ingest and files need no source)", s.r#type);
+    let hours = s.hours.as_deref().unwrap_or("always");
+    ensure!(matches!(hours, "always" | "session"), "[source.{name}] hours '{hours}' is not known: use always or session");
+    let stream = s.stream.as_deref().with_context(|| format!("[source.{name}] needs stream = \"…\": the stream it feeds"))?;
+    Ok(SimulatorPlan {
+        name: name.to_owned(),
+        stream: topic("source", name, stream)?,
+        start: s.start.unwrap_or(true),
+        rate: s.rate.unwrap_or(100.0),
+        seed: s.seed.unwrap_or(1),
+        symbols: s.symbols.clone().unwrap_or_default(),
+        anomaly_share: s.anomaly_share.unwrap_or(0.002),
+        always_open: hours == "always",
+    })
+}
+
+fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
+    let of = |key: &str| format!("{name}.{key}");
+    let topic = topic("stream", name, name)?;
+    let scale = |column| s.decimals.get(column).copied().unwrap_or(TradeDecimals::SCALE_MAX);
+    let decimals = TradeDecimals { price_scale: scale("price"), quantity_scale: scale("quantity") };
+    for (column, scale) in &s.decimals {
+        ensure!(matches!(column.as_str(), "price" | "quantity"), "[stream.{name}] decimals are set for price and quantity, not for '{column}': give it a type in types");
+        ensure!((0..=TradeDecimals::SCALE_MAX).contains(scale), "[stream.{name}] decimals of {column} must be 0 to {}", TradeDecimals::SCALE_MAX);
+    }
+    let partitions = s.partitions.unwrap_or(2);
+    ensure!((1..=PARTITIONS_MAX).contains(&partitions), "[stream.{name}] partitions must be 1 to {PARTITIONS_MAX}");
+    let timezone = s.timezone.clone().unwrap_or_else(|| "UTC".to_owned());
+    check_timezone(name, &timezone)?;
+    let out_of_orderness = s.out_of_orderness.as_deref().map_or(Ok(Duration::from_secs(5)), |t| duration(&of("out_of_orderness"), t))?;
+    let allowed_lateness = s.allowed_lateness.as_deref().map_or(Ok(Duration::from_secs(3600)), |t| duration(&of("allowed_lateness"), t))?;
+    let idle_after = match s.idle_after.as_deref() {
+        Some("never") => None,
+        text => Some(text.map_or(Ok(Duration::from_secs(10)), |t| duration(&of("idle_after"), t))?),
+    };
+    let schema = Arc::new(schema(name, topic, s, decimals)?);
+    ensure!(s.bars.is_empty() || schema.kind == StreamKind::Trade, "[stream.{name}] has bars, which need kind = \"trade\"");
+    let dedupe = s.dedupe.as_ref().map(|d| dedupe(name, d, &schema)).transpose()?;
+    let input = InputPlan { columns: s.columns.clone(), constants: s.constants.clone(), time_unit: time_unit(name, s.time_unit.as_deref())? };
+    for column in input.columns.keys().chain(input.constants.keys()) {
+        schema.column(column)?;
+    }
+    Ok(StreamPlan { schema, decimals, partitions, bars: s.bars.clone(), timezone, input, out_of_orderness, allowed_lateness, idle_after, dedupe })
+}
+
+fn schema(name: &str, topic: Topic, s: &written::StreamSection, decimals: TradeDecimals) -> Result<StreamSchema> {
+    let mut extra = Vec::new();
+    for (column, kind) in &s.types {
+        let (kind, optional) = kind.strip_suffix('?').map_or((kind.as_str(), false), |k| (k, true));
+        let kind = ColumnType::parse(kind).with_context(|| format!("[stream.{name}] types.{column}"))?;
+        extra.push(if optional { Column::optional(column, kind) } else { Column::required(column, kind) });
+    }
+    match s.kind.as_deref().unwrap_or("trade") {
+        "trade" => {
+            let given = trade_columns(decimals);
+            for (key, role) in [(&s.key, "symbol"), (&s.event_time, "event_time")] {
+                ensure!(key.as_deref().is_none_or(|k| k == role), "[stream.{name}] the key and event time of trades are symbol and event_time: map input columns to them with columns = {{ {role} = \"…\" }}");
+            }
+            ensure!(!extra.iter().any(|e| given.iter().any(|g| g.name == e.name)), "[stream.{name}] types name a column that every trade has: use decimals for price and quantity");
+            Ok(trades(topic, decimals, extra)?)
+        }
+        "plain" => {
+            let need = |v: &Option<String>, what: &str| v.clone().with_context(|| format!("[stream.{name}] needs {what} = \"…\": the name of a column in types"));
+            Ok(StreamSchema::new(topic, StreamKind::Plain, extra, &need(&s.key, "key")?, &need(&s.event_time, "event_time")?)?)
+        }
+        other => bail!("[stream.{name}] kind '{other}' is not known: use trade or plain"),
+    }
+}
+
+fn dedupe(name: &str, d: &written::DedupeSection, schema: &StreamSchema) -> Result<DedupePlan> {
+    ensure!(!d.columns.is_empty(), "[stream.{name}] dedupe needs columns: the natural key, such as [\"symbol\", \"event_time\", \"trade_id\"]");
+    for column in &d.columns {
+        schema.column(column)?;
+    }
+    let horizon = d.horizon.as_deref().map_or(Ok(Duration::from_secs(3600)), |t| duration(&format!("{name}.dedupe.horizon"), t))?;
+    Ok(DedupePlan { columns: d.columns.clone(), horizon, entries_max: d.entries_max.unwrap_or(10_000_000) })
+}
+
+fn time_unit(name: &str, text: Option<&str>) -> Result<EpochUnit> {
+    Ok(match text.unwrap_or("ms") {
+        "s" => EpochUnit::Seconds,
+        "ms" => EpochUnit::Millis,
+        "us" => EpochUnit::Micros,
+        "ns" => EpochUnit::Nanos,
+        other => bail!("[stream.{name}] time_unit '{other}' is not known: use s, ms, us or ns"),
+    })
+}
+
+fn check_timezone(stream: &str, name: &str) -> Result<()> {
+    if jiff::tz::TimeZone::get(name).is_ok() {
+        return Ok(());
+    }
+    let known: Vec<String> = jiff::tz::db().available().map(|n| n.as_str().to_owned()).collect();
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => bail!("[stream.{stream}] time zone '{name}' is not known: did you mean '{near}'?"),
+        None => bail!("[stream.{stream}] time zone '{name}' is not known: use an IANA name such as Asia/Seoul"),
+    }
+}
+
+fn summary(name: &str, s: &written::SummarySection) -> Result<SummaryPlan> {
+    let of = |key: &str| format!("summary.{name}.{key}");
+    let read = |key: &str, text: &Option<String>| text.as_deref().map(|t| duration(&of(key), t)).transpose();
+    let w = &s.window;
+    let window = match (read("tumbling", &w.tumbling)?, read("hopping", &w.hopping)?, read("sliding", &w.sliding)?, read("session", &w.session)?) {
+        (Some(size), None, None, None) => WindowPlan::Tumbling(size),
+        (None, Some(size), None, None) => WindowPlan::Hopping { size, every: read("every", &w.every)?.with_context(|| format!("[summary.{name}] a hopping window needs every = \"…\""))? },
+        (None, None, Some(size), None) => WindowPlan::Sliding(size),
+        (None, None, None, Some(gap)) => WindowPlan::Session(gap),
+        _ => bail!("[summary.{name}] needs one window: {{ tumbling = \"5m\" }}, {{ hopping = \"1m\", every = \"30s\" }}, {{ sliding = \"1m\" }} or {{ session = \"10m\" }}"),
+    };
+    ensure!(!s.aggregates.is_empty(), "[summary.{name}] needs aggregates, such as {{ total = \"sum(quantity)\" }}");
+    Ok(SummaryPlan {
+        name: name.to_owned(),
+        stream: topic("summary", name, &s.stream)?,
+        group_by: s.group_by.clone(),
+        window,
+        aggregates: s.aggregates.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        allowed_lateness: s.allowed_lateness.as_deref().map_or(Ok(Duration::from_secs(3600)), |t| duration(&of("allowed_lateness"), t))?,
+    })
+}
+
+fn feature(name: &str, f: &written::FeatureSection) -> Result<FeaturePlan> {
+    Ok(FeaturePlan {
+        name: name.to_owned(),
+        stream: topic("feature", name, &f.stream)?,
+        agg: f.agg.clone(),
+        window: f.window.clone(),
+        filter: f.r#where.clone(),
+        warm_up: f.warm_up.unwrap_or(0),
+        including: f.including,
+    })
+}
+
+fn rule(name: &str, r: &written::RuleSection) -> Result<RulePlan> {
+    Ok(RulePlan {
+        name: name.to_owned(),
+        stream: topic("rule", name, &r.stream)?,
+        when: r.when.clone(),
+        value: r.value.clone(),
+        levels: r.levels.clone(),
+        severity: r.severity.clone().unwrap_or_else(|| "medium".to_owned()),
+        weight: r.weight,
+        message: r.message.clone(),
+        cooldown: r.cooldown.clone(),
+        transitions_only: r.transitions_only,
+        mode: r.mode.clone().unwrap_or_else(|| "live".to_owned()),
+    })
+}
+
+fn detector(name: &str, d: &written::DetectorSection) -> Result<DetectorPlan> {
+    Ok(DetectorPlan { name: name.to_owned(), kind: d.r#type.clone(), stream: topic("detector", name, &d.stream)?, parameters: d.parameters.clone() })
+}
+
+fn state(s: &written::StateSection) -> Result<StatePlan> {
+    Ok(StatePlan {
+        hot_keys_max: s.hot_keys_max.unwrap_or(200_000),
+        snapshot_every: s.snapshot_every.as_deref().map_or(Ok(Duration::from_secs(10)), |t| duration("state.snapshot_every", t))?,
+        dirty_entries_max: s.dirty_entries_max.unwrap_or(200_000),
+        cache_bytes: s.cache.as_deref().map_or(Ok(32 << 20), |t| bytes("state.cache", t))?,
+    })
+}
+
+fn history(s: &written::HistorySection) -> Result<HistoryPlan> {
+    Ok(HistoryPlan {
+        retention: s.retention.as_deref().map(|t| duration("history.retention", t)).transpose()?,
+        disk_budget_bytes: s.disk_budget.as_deref().map(|t| bytes("history.disk_budget", t)).transpose()?,
+        flush_after: s.flush_after.as_deref().map_or(Ok(Duration::from_secs(60)), |t| duration("history.flush_after", t))?,
+        query_memory_bytes: s.query_memory.as_deref().map_or(Ok(512 << 20), |t| bytes("history.query_memory", t))?,
+        query_timeout: s.query_timeout.as_deref().map_or(Ok(Duration::from_secs(30)), |t| duration("history.query_timeout", t))?,
+        query_rows_max: s.query_rows_max.unwrap_or(1_000_000),
+    })
+}
+
+fn serve(s: &written::ServeSection) -> Result<ServePlan> {
+    let bind = s.bind.as_deref().unwrap_or("127.0.0.1:8080");
+    let mut keys = Vec::new();
+    for key in &s.keys {
+        let secret = secret(&format!("serve.keys.{}", key.name), &key.key)?;
+        keys.push(KeyPlan { name: key.name.clone(), scopes: key.scopes.clone(), secret });
+    }
+    Ok(ServePlan {
+        bind: bind.parse().with_context(|| format!("[serve] bind '{bind}' is not an address and port, such as 127.0.0.1:8080"))?,
+        allow_public: s.allow_public,
+        cors_origins: s.cors_origins.clone(),
+        tls: s.tls.as_ref().map(|t| (t.cert.clone(), t.key.clone())),
+        keys,
+        body_bytes_max: s.body_bytes_max.as_deref().map_or(Ok(16 << 20), |t| bytes("serve.body_bytes_max", t))?,
+        ws_clients_max: s.ws_clients_max.unwrap_or(2_000),
+        sse_clients_max: s.sse_clients_max.unwrap_or(500),
+    })
+}
+
+fn topic(section: &str, name: &str, stream: &str) -> Result<Topic> {
+    ensure!(!stream.is_empty(), "[{section}.{name}] needs stream = \"…\"");
+    Topic::new(stream).with_context(|| format!("[{section}.{name}]"))
+}

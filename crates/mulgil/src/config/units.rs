@@ -1,0 +1,66 @@
+//! Sizes, durations and secrets as they are written in the configuration.
+
+use anyhow::{Context, Result, bail};
+use mulgil_model::time::parse_duration;
+use std::time::Duration;
+
+/// `500ms`, `10s`, `7d`.
+pub fn duration(key: &str, text: &str) -> Result<Duration> {
+    let us = parse_duration(text).with_context(|| format!("in '{key}'"))?;
+    Ok(Duration::from_micros(us.unsigned_abs()))
+}
+
+/// `64MB` (10^6), `1GiB` (2^30), `4096`.
+pub fn bytes(key: &str, text: &str) -> Result<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: u64 = match text[split..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => bail!("'{text}' in '{key}' is not a size: write a whole number and a unit, such as 512MB or 20GB"),
+    };
+    let n: u64 = text[..split].parse().with_context(|| format!("'{text}' in '{key}' is not a size: write for example 20GB"))?;
+    n.checked_mul(unit).with_context(|| format!("'{text}' in '{key}' is too large"))
+}
+
+/// Resolves `env:NAME` or `file:PATH`. The secret itself in the file is refused: a config is copied, shown and committed.
+pub fn secret(key: &str, reference: &str) -> Result<String> {
+    let value = if let Some(name) = reference.strip_prefix("env:") {
+        std::env::var(name).with_context(|| format!("'{key}' refers to the environment variable {name}, which is not set"))?
+    } else if let Some(path) = reference.strip_prefix("file:") {
+        std::fs::read_to_string(path).with_context(|| format!("'{key}' refers to the file {path}, which cannot be read"))?.trim().to_owned()
+    } else {
+        bail!("'{key}' must refer to a secret as env:NAME or file:PATH, not contain it");
+    };
+    if value.len() < SECRET_BYTES_MIN {
+        bail!("the secret that '{key}' refers to is shorter than {SECRET_BYTES_MIN} bytes: make one with `openssl rand -hex 24`");
+    }
+    Ok(value)
+}
+
+const SECRET_BYTES_MIN: usize = 16;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("k", "20GB").unwrap(), 20_000_000_000);
+        assert_eq!(bytes("k", "1GiB").unwrap(), 1 << 30);
+        assert_eq!(bytes("k", "4096").unwrap(), 4096);
+        assert_eq!(bytes("log.segment", "20 gigs").unwrap_err().to_string(), "'20 gigs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB");
+        assert!(bytes("k", "99999999999TB").is_err());
+    }
+
+    #[test]
+    fn secrets_are_references() {
+        assert_eq!(secret("serve.keys.a", "hunter2").unwrap_err().to_string(), "'serve.keys.a' must refer to a secret as env:NAME or file:PATH, not contain it");
+    }
+}

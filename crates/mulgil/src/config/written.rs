@@ -1,0 +1,201 @@
+//! The configuration as it was written: TOML, every section optional, unknown keys refused. What it means is decided in `checked.rs`.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Written {
+    pub log: LogSection,
+    pub source: BTreeMap<String, SourceSection>,
+    pub stream: BTreeMap<String, StreamSection>,
+    pub summary: BTreeMap<String, SummarySection>,
+    pub feature: BTreeMap<String, FeatureSection>,
+    pub rule: BTreeMap<String, RuleSection>,
+    pub detector: BTreeMap<String, DetectorSection>,
+    pub state: StateSection,
+    pub history: HistorySection,
+    pub serve: ServeSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    pub dir: Option<PathBuf>,
+    pub retention: RetentionSection,
+    pub segment: Option<String>,
+    /// `fsync` or `relaxed`.
+    pub durability: Option<String>,
+    /// Only with `relaxed`.
+    pub flush_every: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSection {
+    pub time: Option<String>,
+    pub bytes: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSection {
+    pub r#type: String,
+    /// The stream it feeds.
+    pub stream: Option<String>,
+    /// `false`: it waits until it is asked for (`POST /api/v1/stock/generate`).
+    pub start: Option<bool>,
+    pub rate: Option<f64>,
+    pub seed: Option<u64>,
+    pub symbols: Option<Vec<String>>,
+    pub anomaly_share: Option<f64>,
+    /// `always` or `session`.
+    pub hours: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamSection {
+    /// `trade` or `plain`.
+    pub kind: Option<String>,
+    pub from: Option<String>,
+    pub key: Option<String>,
+    pub event_time: Option<String>,
+    /// Stream column = name in the input.
+    pub columns: BTreeMap<String, String>,
+    /// Column = type, for columns beyond those of the kind; a `?` at the end allows null.
+    pub types: BTreeMap<String, String>,
+    /// Column = value that every row gets.
+    pub constants: BTreeMap<String, String>,
+    /// Decimals of `price` and `quantity`.
+    pub decimals: BTreeMap<String, i8>,
+    pub partitions: Option<u32>,
+    pub bars: Vec<String>,
+    pub timezone: Option<String>,
+    /// Unit of numeric times in the input: `s`, `ms`, `us` or `ns`.
+    pub time_unit: Option<String>,
+    pub out_of_orderness: Option<String>,
+    pub allowed_lateness: Option<String>,
+    /// Without rows for this long, the watermark moves on with the clock; `never` turns it off.
+    pub idle_after: Option<String>,
+    pub dedupe: Option<DedupeSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DedupeSection {
+    pub columns: Vec<String>,
+    pub horizon: Option<String>,
+    pub entries_max: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SummarySection {
+    pub stream: String,
+    pub group_by: Vec<String>,
+    pub window: WindowSection,
+    /// Column = `sum(quantity)`, `count`, …
+    pub aggregates: BTreeMap<String, String>,
+    pub allowed_lateness: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowSection {
+    pub tumbling: Option<String>,
+    /// `{ hopping = "1m", every = "30s" }`
+    pub hopping: Option<String>,
+    pub every: Option<String>,
+    pub sliding: Option<String>,
+    pub session: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeatureSection {
+    pub stream: String,
+    pub agg: String,
+    pub window: Option<String>,
+    pub r#where: Option<String>,
+    pub warm_up: Option<u64>,
+    pub including: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleSection {
+    pub stream: String,
+    pub when: Option<String>,
+    /// For level rules: an expression, and the levels whose crossing is reported.
+    pub value: Option<String>,
+    pub levels: Option<Vec<f64>>,
+    pub severity: Option<String>,
+    pub weight: Option<f64>,
+    pub message: Option<String>,
+    pub cooldown: Option<String>,
+    pub transitions_only: bool,
+    pub mode: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub struct DetectorSection {
+    pub r#type: String,
+    pub stream: String,
+    #[serde(flatten)]
+    pub parameters: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSection {
+    /// Keys kept in memory per operator and shard; the rest is read from disk when it is needed.
+    pub hot_keys_max: Option<usize>,
+    pub snapshot_every: Option<String>,
+    /// A snapshot is taken early when this many entries have changed.
+    pub dirty_entries_max: Option<usize>,
+    pub cache: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistorySection {
+    /// Days of rows kept; nothing is removed without it.
+    pub retention: Option<String>,
+    pub disk_budget: Option<String>,
+    pub flush_after: Option<String>,
+    pub query_memory: Option<String>,
+    pub query_timeout: Option<String>,
+    pub query_rows_max: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeSection {
+    pub bind: Option<String>,
+    pub allow_public: bool,
+    pub cors_origins: Vec<String>,
+    pub tls: Option<TlsSection>,
+    pub keys: Vec<KeySection>,
+    pub body_bytes_max: Option<String>,
+    pub ws_clients_max: Option<usize>,
+    pub sse_clients_max: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSection {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySection {
+    pub name: String,
+    /// `read`, `ingest`, `admin`.
+    pub scopes: Vec<String>,
+    /// `env:NAME` or `file:PATH`; never the secret itself.
+    pub key: String,
+}

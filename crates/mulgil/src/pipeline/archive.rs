@@ -1,0 +1,86 @@
+//! Committed rows on their way into the history: each stream read from the log at its own pace, from where the history's manifest ends.
+
+use super::reader::StreamReader;
+use super::stop::Stop;
+use anyhow::{Context, Result};
+use mulgil_history::{ErrorKind, History};
+use mulgil_log::Log;
+use mulgil_model::ids::Partition;
+use mulgil_model::rows::Rows;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rows taken from one partition before the next has its turn.
+const BATCH_ROWS: usize = 32_768;
+
+/// How often files are flushed, merged and dropped when they are due.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(500);
+const MERGE_EVERY: Duration = Duration::from_secs(30);
+
+pub struct Archivist {
+    log: Arc<dyn Log>,
+    history: Arc<History>,
+    streams: Vec<(Arc<StreamReader>, u32)>,
+    clock: mulgil_log::Clock,
+}
+
+impl Archivist {
+    pub fn new(log: Arc<dyn Log>, history: Arc<History>, streams: Vec<(Arc<StreamReader>, u32)>, clock: mulgil_log::Clock) -> Self {
+        Self { log, history, streams, clock }
+    }
+
+    /// Works until it is told to stop; what is still in memory then is read from the log again at the next start.
+    pub fn run(self, stop: &Stop) -> Result<()> {
+        let mut watch = self.log.watch();
+        let mut housekept = Instant::now();
+        while !stop.asked() {
+            let moved = self.step()?;
+            if housekept.elapsed() >= HOUSEKEEPING_EVERY {
+                self.history.flush_due((self.clock)()).context("writing history")?;
+                housekept = Instant::now();
+            }
+            if moved == 0 {
+                watch.wait(HOUSEKEEPING_EVERY);
+            }
+        }
+        self.history.flush().context("writing history")?;
+        Ok(())
+    }
+
+    /// Copies what is new; the number of rows.
+    pub fn step(&self) -> Result<usize> {
+        let mut moved = 0;
+        for (reader, n_partitions) in &self.streams {
+            for partition in (0..*n_partitions).map(Partition) {
+                let from = self.history.next(&reader.schema().stream, partition);
+                let rows = reader.read(partition, from, BATCH_ROWS)?;
+                if !rows.is_empty() {
+                    moved += rows.len();
+                    self.append(&rows).with_context(|| format!("history of {}", reader.schema().stream))?;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// A full tail is written to files first: the log waits patiently, nothing is lost.
+    fn append(&self, rows: &Rows) -> Result<()> {
+        match self.history.append(rows) {
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                self.history.flush()?;
+                Ok(self.history.append(rows)?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Merges small files and drops old ones, away from the path of new rows.
+pub fn run_merges(history: &History, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
+    while !stop.wait(MERGE_EVERY) {
+        history.compact().context("merging history files")?;
+        history.retain(clock()).context("dropping old history")?;
+    }
+    Ok(())
+}
+

@@ -1,0 +1,105 @@
+//! A data folder opened for work: journal, state and history, and the identity of the log.
+//!
+//! ```text
+//! data/
+//!   lock  journal/      the log                       (crates/log)
+//!   state/              shard snapshots, rebuildable  (fjall)
+//!   history/            Parquet files and manifest    (crates/history), rebuildable while the log still has the rows
+//!   epoch               identity of this log: 32 hexadecimal digits
+//! ```
+
+use super::plan::Plan;
+use super::reader::StreamReader;
+use super::schemas::Schemas;
+use super::state::StateFolder;
+use crate::config::checked::Checked;
+use anyhow::{Context, Result};
+use mulgil_disk::{Disk, RealDisk, read_whole, write_atomic};
+use mulgil_history::{History, HistoryConfig, QueryLimits};
+use mulgil_log::{Clock, Journal, JournalConfig, Log, Retention};
+use mulgil_model::ids::Offset;
+use mulgil_model::schema::StreamSchema;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub struct Folder {
+    pub dir: PathBuf,
+    pub journal: Arc<Journal>,
+    pub schemas: Arc<Schemas>,
+    /// Where the latest record of all schemas begins in their topic.
+    pub schemas_from: Offset,
+    pub state: StateFolder,
+    pub history: Arc<History>,
+    pub epoch: String,
+    /// What was cut off because it had never been committed, if anything.
+    pub repaired: Option<String>,
+    /// A reader for every stream, with its number of partitions.
+    pub readers: Vec<(Arc<StreamReader>, u32)>,
+}
+
+impl Folder {
+    /// Opens (or makes) the folder for this process alone.
+    pub fn open(config: &Checked, plan: &Plan, clock: &Clock) -> Result<Self> {
+        let dir = config.log.dir.clone();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let journal_config = journal_config(config);
+        let (journal, opened) = Journal::open(journal_config, Arc::clone(&disk), Arc::clone(clock)).with_context(|| format!("cannot open the log in {}", dir.display()))?;
+        let journal = Arc::new(journal);
+        let schemas: Vec<Arc<StreamSchema>> = plan.streams.iter().map(|s| Arc::clone(&s.schema)).collect();
+        let inputs: Vec<Arc<StreamSchema>> = plan.shards.iter().map(|s| Arc::clone(&s.input)).chain(schemas.iter().cloned()).collect();
+        let (known, schemas_from) = Schemas::open(&*journal, &inputs)?;
+        let known = Arc::new(known);
+        let state = StateFolder::open(&dir.join("state"), config.state.cache_bytes)?;
+        let history = open_history(config, plan, disk)?;
+        let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
+        let reader = |s: &super::plan::PlannedStream| (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions);
+        let readers = plan.streams.iter().map(reader).collect();
+        let epoch = epoch(&dir)?;
+        Ok(Self { dir, journal, schemas: known, schemas_from, state, history, epoch, repaired: opened.repaired.map(|r| r.to_string()), readers })
+    }
+
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.journal) as Arc<dyn Log>
+    }
+}
+
+pub fn journal_config(config: &Checked) -> JournalConfig {
+    let mut journal = JournalConfig::new(&config.log.dir);
+    journal.segment_bytes = config.log.segment_bytes;
+    journal.durability = config.log.durability.clone();
+    journal.retention = Retention { time: config.log.retention_time, bytes: config.log.retention_bytes };
+    journal
+}
+
+pub fn open_history(config: &Checked, plan: &Plan, disk: Arc<dyn Disk>) -> Result<Arc<History>> {
+    let dir = config.log.dir.join("history");
+    let schemas = plan.streams.iter().map(|s| Arc::clone(&s.schema)).collect();
+    History::open(disk, &dir, history_config(config), schemas).with_context(|| format!("cannot open the history in {}", dir.display()))
+}
+
+pub fn history_config(config: &Checked) -> HistoryConfig {
+    let plan = &config.history;
+    let mut history = HistoryConfig { flush_after: plan.flush_after, disk_budget_bytes: plan.disk_budget_bytes, query: query_limits(config), ..HistoryConfig::default() };
+    history.retention.default = plan.retention;
+    history.time_zones = config.streams.iter().map(|s| (s.schema.stream.clone(), s.timezone.clone())).collect();
+    history
+}
+
+pub fn query_limits(config: &Checked) -> QueryLimits {
+    let plan = &config.history;
+    QueryLimits { memory_bytes: plan.query_memory_bytes as usize, timeout: plan.query_timeout, rows_max: plan.query_rows_max as u64 }
+}
+
+/// The log's identity, made when the folder is. A folder restored from a copy should lose its `epoch` file, so that clients do not
+/// resume into other rows.
+fn epoch(dir: &Path) -> Result<String> {
+    const EPOCH_BYTES_MAX: u64 = 64;
+    let path = dir.join("epoch");
+    if path.exists() {
+        let text = read_whole(&RealDisk, &path, EPOCH_BYTES_MAX)?;
+        return String::from_utf8(text).map(|t| t.trim().to_owned()).with_context(|| format!("{} is not text: delete it", path.display()));
+    }
+    let epoch = uuid::Uuid::new_v4().simple().to_string();
+    write_atomic(&RealDisk, &path, epoch.as_bytes())?;
+    Ok(epoch)
+}
