@@ -124,6 +124,8 @@ impl ChunkBuilder {
             self.chunk.n_bytes += size;
             n_records += 1;
         }
+        // Known here and not only with the next record: there may be none in this block.
+        self.is_full |= self.chunk.n_records >= self.limit.records || self.chunk.n_bytes >= self.limit.bytes;
         if n_records > 0 {
             self.chunk.next = self.chunk.next.plus(n_records as u64);
             self.chunk.parts.push(Part { block, base_offset, append_time, n_skipped, n_records });

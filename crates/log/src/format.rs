@@ -336,7 +336,8 @@ mod tests {
             6d 75 6c 67 69 6c 2d 6a 01 00 00 00 3a e8 93 6e
             03 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
             e8 03 00 00 00 00 00 00
-        "#]].assert_eq(&hex(&header.encode()));
+        "#]]
+        .assert_eq(&hex(&header.encode()));
         assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         let first = SegmentHeader { previous: None, ..header };
         assert_eq!(SegmentHeader::decode(&first.encode()), Ok(first));
@@ -346,7 +347,8 @@ mod tests {
             4d 67 01 00 46 dc 96 f2 0f 00 00 00 05 00 00 00
             07 00 00 00 00 00 00 00 fe ff ff ff ff ff ff ff
             06 74 72 61 64 65 73 01 ac 02 02 72 6f 77 73
-        "#]].assert_eq(&hex(&batch));
+        "#]]
+        .assert_eq(&hex(&batch));
     }
 
     #[test]

@@ -1,0 +1,12 @@
+//! The journal through its public interface: on a disk in memory that fails on purpose, and on the real one.
+#![allow(clippy::unwrap_used)]
+
+mod basics;
+mod crash;
+mod damage;
+mod failures;
+mod fixture;
+mod groups;
+mod harness;
+mod model;
+mod retention;
