@@ -248,15 +248,8 @@ impl StateValue for Entry {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let (head, time) = bytes.split_at_checked(17).ok_or("it ends too early")?;
-        if head[0] != 1 {
-            return Err(format!("its layout version is {}, this build reads 1", head[0]));
-        }
-        let hash = head[1..].try_into().map(u128::from_le_bytes).map_err(|_| "it ends too early")?;
-        let mut versioned = vec![1];
-        versioned.extend_from_slice(time);
-        let mut fields = Fields::open(&versioned, 1)?;
-        let entry = Self { hash, event_time: fields.i64()? };
+        let mut fields = Fields::open(bytes, 1)?;
+        let entry = Self { hash: u128::from_le_bytes(fields.array()?), event_time: fields.i64()? };
         fields.end()?;
         Ok(entry)
     }

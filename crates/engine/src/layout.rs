@@ -102,9 +102,14 @@ impl<'a> Fields<'a> {
     }
 
     pub fn f64(&mut self) -> Result<f64, String> {
-        let (bytes, rest) = self.rest.split_at_checked(8).ok_or_else(|| "it ends too early".to_owned())?;
+        Ok(f64::from_bits(u64::from_le_bytes(self.array()?)))
+    }
+
+    /// Exactly so many bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| "it ends too early".to_owned())?;
         self.rest = rest;
-        Ok(f64::from_bits(u64::from_le_bytes(bytes.try_into().map_err(|_| "it ends too early".to_owned())?)))
+        Ok(*bytes)
     }
 
     /// Every byte must have been read.

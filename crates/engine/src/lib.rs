@@ -12,9 +12,17 @@ pub mod calendar;
 pub mod window;
 
 pub mod bars;
+pub mod summary;
+
+pub mod aggregate;
+mod value;
+
+mod panes;
+mod sessions;
+mod sliding;
+
 pub mod dedupe;
 mod late;
-mod panes;
 
 pub mod keyed;
 pub mod layout;

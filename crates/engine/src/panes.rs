@@ -19,6 +19,12 @@ pub trait Accumulator<R>: StateValue {
     fn add(&mut self, row: &R);
 }
 
+/// An accumulator whose parts can be put together.
+pub trait Merge {
+    /// Takes in a part with later rows.
+    fn merge(&mut self, later: &Self);
+}
+
 /// Closed windows are removed when the watermark has moved this far: 60 s.
 const PURGE_EVERY_US: i64 = 60_000_000;
 /// At most this many of them at a time.

@@ -6,3 +6,4 @@ mod market;
 mod bars;
 mod dedupe;
 mod recovery;
+mod summaries;

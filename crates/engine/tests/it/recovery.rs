@@ -1,6 +1,7 @@
 //! The promise of a shard: whatever the batches, snapshots, kills and restarts, it writes the bytes of one undisturbed run.
 
 use crate::market::{SECOND, Trade, Written, any_trades, open, rows, schema};
+use crate::summaries::{HOPPING, SESSION, SLIDING, TUMBLING, summary};
 use mulgil_engine::bars::{BarsOperator, BarsSpec};
 use mulgil_engine::calendar::Interval;
 use mulgil_engine::decision::{Decided, Decision};
@@ -8,6 +9,7 @@ use mulgil_engine::dedupe::DedupeSpec;
 use mulgil_engine::operator::Operator;
 use mulgil_engine::shard::{Shard, ShardSpec};
 use mulgil_engine::state::SharedMemStore;
+use mulgil_engine::summary::SummaryOperator;
 use mulgil_model::ids::Partition;
 use mulgil_model::position::Position;
 use mulgil_model::schema::StreamSchema;
@@ -46,7 +48,12 @@ impl Setup {
         let mut bars = BarsSpec::new(Arc::clone(input), intervals);
         bars.stream = schema("trades").stream.clone();
         (bars.zone, bars.allowed_lateness_us, bars.hot_max) = ("Asia/Seoul".into(), self.lateness_us, self.hot_max);
-        vec![Box::new(BarsOperator::new(&bars).unwrap())]
+        let mut operators: Vec<Box<dyn Operator>> = vec![Box::new(BarsOperator::new(&bars).unwrap())];
+        for (name, window) in [("tumbling", TUMBLING()), ("hopping", HOPPING()), ("session", SESSION()), ("sliding", SLIDING())] {
+            let spec = summary(name, input.stream.as_str(), window, &["symbol", "side"], self.lateness_us, self.hot_max);
+            operators.push(Box::new(SummaryOperator::new(&spec).unwrap()));
+        }
+        operators
     }
 }
 
@@ -183,7 +190,7 @@ fn disturbed(setup: &Setup, trades: &[Trade], decisions: &[(usize, Decision)], e
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
     fn the_bytes_are_those_of_an_undisturbed_run(
