@@ -48,7 +48,7 @@ pub trait Feed: Send + Sync {
     /// quick (memory or page cache). `NotFound` when `from` is below the first kept offset or behind the end.
     fn read(&self, stream: &Topic, partition: Partition, from: ReadFrom, max_rows: usize) -> Result<Rows, PortError>;
 
-    /// Changes after each commit, whatever it committed; the value itself means nothing.
+    /// Gets another value after each commit (once its rows are readable); which value means nothing, but two commits never leave the same.
     fn changed(&self) -> watch::Receiver<u64>;
 }
 

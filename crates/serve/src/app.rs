@@ -1,0 +1,80 @@
+//! What every request needs, in one place.
+
+use crate::auth::Keyring;
+use crate::config::{Limits, ServeConfig};
+use crate::live::hub::Hub;
+use crate::live::socket;
+use crate::ports::{Ports, StreamInfo};
+use mulgil_model::ids::Topic;
+use mulgil_model::schema::StreamKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+pub struct App {
+    pub ports: Ports,
+    pub limits: Limits,
+    pub hub: Hub,
+    pub keys: Keyring,
+    pub ws_slots: Arc<Semaphore>,
+    pub sse_slots: Arc<Semaphore>,
+    pub request_slots: Arc<Semaphore>,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
+    trades: Option<Topic>,
+    n_live: AtomicUsize,
+}
+
+impl App {
+    pub fn new(config: &ServeConfig, keys: Keyring, ports: Ports, stop: watch::Receiver<bool>) -> Self {
+        let limits = config.limits.clone();
+        Self {
+            hub: Hub::new(Arc::clone(&ports.feed), limits.ring_bytes_max),
+            ws_slots: Arc::new(Semaphore::new(limits.ws_clients_max)),
+            sse_slots: Arc::new(Semaphore::new(limits.sse_clients_max)),
+            request_slots: Arc::new(Semaphore::new(limits.requests_max)),
+            keys,
+            stop,
+            trades: config.trades.clone(),
+            n_live: AtomicUsize::new(0),
+            limits,
+            ports,
+        }
+    }
+
+    pub fn now(&self) -> i64 {
+        (self.ports.clock)()
+    }
+
+    /// The trade stream that `/api/v1/stock` speaks of.
+    pub fn trades(&self) -> Option<StreamInfo> {
+        let fits = |s: &StreamInfo| match &self.trades {
+            Some(name) => s.schema.stream == *name,
+            None => s.schema.kind == StreamKind::Trade,
+        };
+        self.ports.feed.streams().into_iter().find(fits)
+    }
+
+    pub fn alert_streams(&self) -> Vec<StreamInfo> {
+        self.ports.feed.streams().into_iter().filter(|s| s.schema.kind == StreamKind::Alert).collect()
+    }
+
+    /// Counts a live client, for the pace of all, until dropped.
+    pub fn live_client(self: &Arc<Self>) -> LiveClient {
+        self.n_live.fetch_add(1, Ordering::Relaxed);
+        LiveClient(Arc::clone(self))
+    }
+
+    pub fn pace(&self) -> Duration {
+        socket::pace(self.n_live.load(Ordering::Relaxed))
+    }
+}
+
+pub struct LiveClient(Arc<App>);
+
+impl Drop for LiveClient {
+    fn drop(&mut self) {
+        self.0.n_live.fetch_sub(1, Ordering::Relaxed);
+    }
+}

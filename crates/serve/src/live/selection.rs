@@ -1,0 +1,423 @@
+//! One subscription: which rows, from where on, in which form. It holds places in the log, not rows, so that a client that reads slowly
+//! costs no memory.
+
+use super::candles::Candles;
+use super::chunk::{Chunk, newest};
+use super::hub::{Hub, Step, Tail};
+use super::latest::Latest;
+use super::token::Token;
+use crate::ports::{PortError, ReadFrom, StreamInfo};
+use mulgil_model::ids::Offset;
+use mulgil_model::json;
+use mulgil_model::schema::StreamKind;
+use mulgil_model::time::EventTime;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+/// Text gathered before a frame is closed, in bytes.
+const FRAME_BYTES: usize = 128 << 10;
+/// Rows looked at before others get their turn.
+const PULL_ROWS_MAX: usize = 64 << 10;
+/// Rows per partition from which the first latest state is taken.
+const LATEST_ROWS: u64 = 4096;
+
+pub struct Selection {
+    pub id: String,
+    pub filter: Filter,
+    pub form: Form,
+    legs: Vec<Leg>,
+    phase: Phase,
+    latest: Latest,
+    candles: Option<Candles>,
+}
+
+/// What the client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Every row.
+    Stream,
+    /// The latest row of each key.
+    Cache,
+    Candles {
+        tick_seconds: u32,
+        /// Frames without an id, as the simple protocol has them.
+        simple: bool,
+    },
+}
+
+/// ```text
+/// Opening ──▶ Live          candles and cache: state is built from the log, then shown once
+/// Replaying ──▶ Live        `from` or `resume`: rows are shown; then the marker
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Replaying,
+    Live,
+}
+
+/// One stream of a selection.
+struct Leg {
+    info: StreamInfo,
+    places: Vec<Place>,
+}
+
+struct Place {
+    tail: Arc<Tail>,
+    at: Offset,
+    /// The log's end when the client came.
+    edge: Offset,
+}
+
+pub enum Start {
+    Live,
+    From(EventTime),
+    Resume(Token),
+}
+
+pub struct Spec {
+    pub id: String,
+    pub streams: Vec<StreamInfo>,
+    pub symbols: Option<Vec<String>>,
+    pub form: Form,
+    pub start: Start,
+    /// Rows with earlier event times are left out, for the whole life of the selection.
+    pub from: Option<EventTime>,
+}
+
+/// Which rows of the streams.
+pub struct Filter {
+    keys: Option<HashMap<u64, Box<str>>>,
+    from: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulled {
+    CaughtUp,
+    More,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The client was so slow that the log let its next rows go.
+    #[error("rows of stream '{0}' that were still to be sent are no longer kept")]
+    Gone(String),
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the resume token is for {token}, not for {asked}: subscribe to the same streams, or without it")]
+    OtherStreams { token: String, asked: String },
+    #[error("the resume token lies ahead of stream '{0}': it is not from this log. Subscribe without it")]
+    Ahead(String),
+    #[error("stream '{0}' cannot be folded into candles: it has no decimal columns 'price' and 'quantity'")]
+    NoCandles(String),
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+impl Filter {
+    fn new(hub: &Hub, symbols: Option<&[String]>, from: Option<EventTime>) -> Self {
+        let keys = symbols.map(|list| list.iter().map(|s| (hub.hasher().hash_one(s.as_str()), s.as_str().into())).collect());
+        Self { keys, from: from.map(EventTime::micros) }
+    }
+
+    pub fn symbols(&self) -> Option<Vec<&str>> {
+        self.keys.as_ref().map(|keys| {
+            let mut list: Vec<&str> = keys.values().map(AsRef::as_ref).collect();
+            list.sort_unstable();
+            list
+        })
+    }
+
+    fn takes(&self, chunk: &Chunk, row: usize) -> bool {
+        let key_fits = self.keys.as_ref().is_none_or(|keys| keys.get(&chunk.key_hashes[row]).is_some_and(|k| k.as_ref() == chunk.key(row)));
+        key_fits && self.from.is_none_or(|from| chunk.event_time(row) >= from)
+    }
+}
+
+impl Selection {
+    /// The selection, and whether nothing is missing before its first row.
+    pub fn open(hub: &Hub, spec: Spec) -> Result<(Self, bool), OpenError> {
+        let filter = Filter::new(hub, spec.symbols.as_deref(), spec.from);
+        let mut legs = Vec::with_capacity(spec.streams.len());
+        for info in spec.streams {
+            let places = hub.tails(&info).into_iter().map(|tail| {
+                let end = hub.bounds(&tail)?.next;
+                Ok(Place { tail, at: end, edge: end })
+            });
+            let places = places.collect::<Result<Vec<_>, PortError>>()?;
+            legs.push(Leg { info, places });
+        }
+        let mut selection =
+            Self { id: spec.id, filter, form: spec.form, legs, phase: Phase::Live, latest: Latest::default(), candles: None };
+        let recovered = selection.place(hub, spec.start)?;
+        Ok((selection, recovered))
+    }
+
+    fn place(&mut self, hub: &Hub, start: Start) -> Result<bool, OpenError> {
+        let recovered = match (self.form, start) {
+            (Form::Candles { tick_seconds, .. }, Start::From(time)) => {
+                self.phase = Phase::Replaying;
+                // A candle is shown whole or not at all.
+                let open = align(time.micros(), tick_seconds);
+                self.filter.from = Some(open);
+                self.place_at_time(hub, EventTime(open))?
+            }
+            (_, Start::From(time)) => {
+                self.phase = Phase::Replaying;
+                self.place_at_time(hub, time)?
+            }
+            (Form::Stream, Start::Live) => true,
+            (Form::Stream, Start::Resume(token)) => {
+                self.phase = Phase::Replaying;
+                self.place_at_token(hub, &token)?
+            }
+            (Form::Cache, _) => {
+                self.phase = Phase::Opening;
+                for place in self.legs.iter_mut().flat_map(|l| &mut l.places) {
+                    let first = hub.bounds(&place.tail)?.first;
+                    place.at = first.max(Offset(place.edge.0.saturating_sub(LATEST_ROWS)));
+                }
+                true
+            }
+            (Form::Candles { tick_seconds, .. }, _) => {
+                self.phase = Phase::Opening;
+                let newest = self.newest(hub)?;
+                let open = newest.map(|t| align(t, tick_seconds));
+                self.filter.from = open;
+                if let Some(open) = open { self.place_at_time(hub, EventTime(open))? } else { true }
+            }
+        };
+        if let Form::Candles { tick_seconds, simple } = self.form {
+            for leg in &self.legs {
+                let id = (!simple).then(|| self.id.clone());
+                let candles = Candles::new(&leg.info.schema, tick_seconds, self.filter.from.unwrap_or(i64::MIN), id);
+                self.candles = Some(candles.ok_or_else(|| OpenError::NoCandles(leg.info.schema.stream.to_string()))?);
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// The newest event time among the last rows of each partition.
+    fn newest(&self, hub: &Hub) -> Result<Option<i64>, PortError> {
+        const LAST_ROWS: u64 = 256;
+        let mut found = None;
+        for place in self.legs.iter().flat_map(|l| &l.places) {
+            let from = hub.bounds(&place.tail)?.first.max(Offset(place.edge.0.saturating_sub(LAST_ROWS)));
+            if from < place.edge {
+                let rows = hub.feed().read(&place.tail.topic, place.tail.partition, ReadFrom::Offset(from), LAST_ROWS as usize)?;
+                found = found.max(newest(&rows));
+            }
+        }
+        Ok(found)
+    }
+
+    /// True when the log reaches back to `time`: it has lost no row, or still has one from before.
+    fn place_at_time(&mut self, hub: &Hub, time: EventTime) -> Result<bool, PortError> {
+        let mut is_whole = true;
+        for place in self.legs.iter_mut().flat_map(|l| &mut l.places) {
+            let first = hub.bounds(&place.tail)?.first;
+            place.at = hub.offset_at(&place.tail, time)?.max(first).min(place.edge);
+            if place.at == first && first > Offset::ZERO && first < place.edge {
+                let row = hub.feed().read(&place.tail.topic, place.tail.partition, ReadFrom::Offset(first), 1)?;
+                is_whole &= newest(&row).is_some_and(|t| t < time.micros());
+            }
+        }
+        Ok(is_whole)
+    }
+
+    /// False (and placed at the end) when rows behind the token are gone, or the log is another one.
+    fn place_at_token(&mut self, hub: &Hub, token: &Token) -> Result<bool, OpenError> {
+        let asked: Vec<&str> = self.legs.iter().map(|l| l.info.schema.stream.as_str()).collect();
+        if token.streams.len() != asked.len() || asked.iter().any(|s| !token.streams.contains_key(*s)) {
+            let said = token.streams.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(OpenError::OtherStreams { token: said, asked: asked.join(", ") });
+        }
+        if token.epoch != hub.feed().epoch() {
+            return Ok(false);
+        }
+        let mut starts = Vec::new();
+        for leg in &self.legs {
+            let name = leg.info.schema.stream.as_str();
+            let offsets = &token.streams[name];
+            for (p, place) in leg.places.iter().enumerate() {
+                // A partition that the token does not know has come since, so all of its rows are new.
+                let at = offsets.get(p).copied().unwrap_or(Offset::ZERO);
+                if at > place.edge {
+                    return Err(OpenError::Ahead(name.to_owned()));
+                }
+                if at < hub.bounds(&place.tail)?.first {
+                    return Ok(false);
+                }
+                starts.push(at);
+            }
+        }
+        self.legs.iter_mut().flat_map(|l| &mut l.places).zip(starts).for_each(|(place, at)| place.at = at);
+        Ok(true)
+    }
+
+    pub fn streams(&self) -> impl Iterator<Item = &str> {
+        self.legs.iter().map(|l| l.info.schema.stream.as_str())
+    }
+
+    /// Rows are still being caught up, which may take as long as it takes.
+    pub fn is_replaying(&self) -> bool {
+        self.phase != Phase::Live
+    }
+
+    /// Where to resume.
+    pub fn token(&self, hub: &Hub) -> Token {
+        let offsets = |leg: &Leg| leg.places.iter().map(|p| p.at).collect();
+        let streams: BTreeMap<_, _> = self.legs.iter().map(|l| (l.info.schema.stream.to_string(), offsets(l))).collect();
+        Token { epoch: hub.feed().epoch().to_owned(), streams }
+    }
+
+    /// Writes frames until `bytes_max` is reached or nothing is left. `tick` is the feed's tick as it was seen before.
+    pub fn pull(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
+        let mut n_rows = 0;
+        let pulled = loop {
+            let n = self.pass(hub, tick, out)?;
+            n_rows += n;
+            self.advance_phase(out);
+            if n == 0 {
+                break Pulled::CaughtUp;
+            }
+            if n_rows >= PULL_ROWS_MAX || out.iter().map(String::len).sum::<usize>() >= bytes_max {
+                break Pulled::More;
+            }
+        };
+        if self.phase != Phase::Opening {
+            self.show(out);
+        }
+        Ok(pulled)
+    }
+
+    /// One chunk of each partition; the number of rows looked at.
+    fn pass(&mut self, hub: &Hub, tick: u64, out: &mut Vec<String>) -> Result<usize, PullError> {
+        let mut n_rows = 0;
+        for l in 0..self.legs.len() {
+            let mut text = String::new();
+            for p in 0..self.legs[l].places.len() {
+                let chunk = match self.step(hub, l, p, tick) {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => continue,
+                    Err(e) => {
+                        // The places have moved over these rows already.
+                        if !text.is_empty() {
+                            out.push(self.rows_frame(hub, l, &text));
+                        }
+                        return Err(e);
+                    }
+                };
+                let place = &mut self.legs[l].places[p];
+                let range = chunk.range_from(place.at);
+                place.at = chunk.next();
+                n_rows += range.len();
+                let picked = range.filter(|row| self.filter.takes(&chunk, *row));
+                match self.form {
+                    Form::Stream => picked.for_each(|row| join(&mut text, chunk.json(row))),
+                    Form::Cache => picked.for_each(|row| self.latest.add(l, &chunk, row)),
+                    Form::Candles { .. } => {
+                        let mut let_go = Vec::new();
+                        self.candles.as_mut().expect("made when opened").fold(&chunk, picked, &mut let_go);
+                        if self.phase != Phase::Opening {
+                            out.append(&mut let_go);
+                        }
+                    }
+                }
+                if text.len() >= FRAME_BYTES {
+                    out.push(self.rows_frame(hub, l, &std::mem::take(&mut text)));
+                }
+            }
+            if !text.is_empty() {
+                out.push(self.rows_frame(hub, l, &text));
+            }
+        }
+        Ok(n_rows)
+    }
+
+    fn step(&self, hub: &Hub, leg: usize, place: usize, tick: u64) -> Result<Option<Arc<Chunk>>, PullError> {
+        let place = &self.legs[leg].places[place];
+        match hub.step(&place.tail, place.at, tick)? {
+            Step::Rows(chunk) => Ok(Some(chunk)),
+            Step::End => Ok(None),
+            Step::Gone => Err(PullError::Gone(place.tail.topic.to_string())),
+        }
+    }
+
+    fn advance_phase(&mut self, out: &mut Vec<String>) {
+        if self.phase == Phase::Live || self.legs.iter().flat_map(|l| &l.places).any(|p| p.at < p.edge) {
+            return;
+        }
+        match self.phase {
+            Phase::Opening => {
+                if let Some(candles) = &mut self.candles {
+                    candles.forget_all_but_last();
+                }
+                self.latest.is_snapshot = true;
+            }
+            _ => {
+                self.show(out);
+                let mut marker = String::from(r#"{"type":"replay_completed","id":"#);
+                json::write_text(&mut marker, &self.id);
+                marker.push('}');
+                out.push(marker);
+            }
+        }
+        self.phase = Phase::Live;
+        if self.form == Form::Cache || matches!(self.form, Form::Candles { .. }) {
+            self.show(out);
+        }
+    }
+
+    /// Writes what has gathered in forms that gather.
+    fn show(&mut self, out: &mut Vec<String>) {
+        if let Some(candles) = &mut self.candles {
+            candles.show(out);
+        }
+        let legs = &self.legs;
+        let id = &self.id;
+        self.latest.show(FRAME_BYTES, out, |leg| head(&legs[leg].info, id));
+    }
+
+    fn rows_frame(&self, hub: &Hub, leg: usize, rows: &str) -> String {
+        let mut out = head(&self.legs[leg].info, &self.id);
+        out.reserve(rows.len() + 128);
+        out.push_str(r#","rows":["#);
+        out.push_str(rows);
+        out.push_str(r#"],"cursor":""#);
+        out.push_str(&self.token(hub).encode());
+        out.push_str("\"}");
+        out
+    }
+}
+
+fn align(time_us: i64, tick_seconds: u32) -> i64 {
+    time_us - time_us.rem_euclid(i64::from(tick_seconds) * 1_000_000)
+}
+
+fn join(text: &mut String, row: &str) {
+    if !text.is_empty() {
+        text.push(',');
+    }
+    text.push_str(row);
+}
+
+/// `{"type":"trades","id":"…","stream":"trades"`
+fn head(info: &StreamInfo, id: &str) -> String {
+    let kind = match info.schema.kind {
+        StreamKind::Trade => "trades",
+        StreamKind::Bar => "bars",
+        StreamKind::Alert => "alerts",
+        StreamKind::Plain => "rows",
+    };
+    let mut out = format!(r#"{{"type":"{kind}","id":"#);
+    json::write_text(&mut out, id);
+    out.push_str(r#","stream":"#);
+    json::write_text(&mut out, info.schema.stream.as_str());
+    out
+}
