@@ -13,6 +13,12 @@ mod tidy;
 mod test;
 mod up;
 
+mod score;
+mod verify;
+mod workload;
+
+mod bench;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -30,6 +36,12 @@ enum Task {
     Test(test::Options),
     /// Fetch or start what tests need
     Up(up::Options),
+    /// Replay the real trades and compare bars, counts and alerts with an independent computation
+    Verify(verify::Options),
+    /// Score the rush-order detector against the labelled events
+    Score(score::Options),
+    /// Measure against what the machine can do, as one table
+    Bench(bench::Options),
 }
 
 fn main() {
@@ -37,6 +49,9 @@ fn main() {
         Task::Tidy(options) => tidy::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Up(options) => up::run(&options),
+        Task::Verify(options) => verify::run(&options),
+        Task::Score(options) => score::run(&options),
+        Task::Bench(options) => bench::run(&options),
     };
     let code = match ran {
         Ok(tally) => i32::from(tally.n_failed > 0),

@@ -1,0 +1,105 @@
+//! `cargo xtask bench`: what mulgil does against what the machine can do, as one table. `bench/README.md` says what the binary must offer.
+
+mod duckdb;
+mod figure;
+mod server;
+
+mod journal;
+mod latency;
+mod memory;
+mod queries;
+mod replay;
+mod restart;
+
+use crate::tally::Tally;
+use crate::workload::{self, Workload};
+use crate::{house, process};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use figure::{Figure, Output};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct Options {
+    /// Only these rows [default: all]
+    names: Vec<String>,
+    /// Write the figures as JSON objects, one a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the table as Markdown, for docs/performance.md
+    #[arg(long)]
+    markdown: bool,
+    /// Runs of what is cheap to repeat; the median is reported
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Trades in the generated file
+    #[arg(long, default_value_t = 2_000_000)]
+    rows: u64,
+}
+
+/// What one row of the table measures: one file in this folder, one line here.
+type Row = fn(&Bench) -> Result<Vec<Figure>>;
+const ROWS: [(&str, Row); 6] = [
+    ("replay", replay::measure),
+    ("journal", journal::measure),
+    ("latency", latency::measure),
+    ("queries", queries::measure),
+    ("memory", memory::measure),
+    ("restart", restart::measure),
+];
+
+/// All bars and eight rules: what the replay row promises to carry.
+const CONFIG: &str = include_str!("bench/bench.toml");
+
+pub struct Bench {
+    binary: PathBuf,
+    /// How often cheap things are measured.
+    n_runs: usize,
+    n_rows: u64,
+}
+
+impl Bench {
+    /// A fresh data folder with the bench's configuration.
+    fn workload(&self, name: &str) -> Result<Workload> {
+        Workload::new(&self.binary, &workload::fresh_folder(&format!("bench-{name}"))?, CONFIG)
+    }
+
+    /// The simulator's trades as NDJSON, so many in each second of simulated time; made once and kept in the cache folder.
+    fn trades(&self, n_rows: u64, per_second: &str) -> Result<PathBuf> {
+        let file = house::cache()?.join(format!("trades-{n_rows}-{per_second}.ndjson"));
+        if !file.exists() {
+            let partial = file.with_extension("partial");
+            let mut simulate = process::command(&self.binary);
+            simulate.args(["simulate", "--seed", "1", "--rows", &n_rows.to_string(), "--rate", per_second, "--out"]).arg(&partial);
+            process::read(&mut simulate)?;
+            std::fs::rename(&partial, &file).with_context(|| format!("keep {}", file.display()))?;
+        }
+        Ok(file)
+    }
+
+    /// `mulgil bench …`: one JSON object.
+    fn inside(&self, words: &[&str]) -> Result<serde_json::Value> {
+        process::read_json(process::command(&self.binary).arg("bench").args(words))
+    }
+}
+
+pub fn run(options: &Options) -> Result<Tally> {
+    if let Some(unknown) = options.names.iter().find(|n| !ROWS.iter().any(|(name, _)| name == n)) {
+        bail!("there is no row {unknown}; the rows are {}", ROWS.map(|(name, _)| name).join(", "));
+    }
+    let bench = Bench { binary: workload::binary()?, n_runs: options.runs.max(1), n_rows: options.rows };
+    let mut figures = Vec::new();
+    for (name, measure) in ROWS.iter().filter(|(name, _)| options.names.is_empty() || options.names.iter().any(|n| n == name)) {
+        eprintln!("measuring {name}");
+        figures.extend(measure(&bench).unwrap_or_else(|error| vec![Figure::missing(name, &error)]));
+    }
+    let output = if options.markdown { Output::Markdown } else { Output::Terminal };
+    print!("{}", figure::table(&figures, output));
+    if let Some(file) = &options.json {
+        let lines: Vec<String> = figures.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        std::fs::write(file, lines.join("\n") + "\n").with_context(|| format!("write {}", file.display()))?;
+    }
+    // A missed aim is a finding, not a failure of the bench; a row without a figure is.
+    let n_failed = figures.iter().filter(|f| f.figure.is_none()).count() as u64;
+    Ok(Tally { n_passed: figures.len() as u64 - n_failed, n_failed })
+}

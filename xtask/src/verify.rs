@@ -1,0 +1,113 @@
+//! `cargo xtask verify`: the real trades through the whole program, and its bars, counts and alerts against an independent computation.
+
+use crate::tally::Tally;
+use crate::workload::{self, Workload};
+use crate::{house, process, score, tools};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Args)]
+pub struct Options {
+    /// The folder with trades/ [default: ../shared/data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Keep the data folder of the replay for a look
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Time in UTC, every trade kept whatever its age, no limit that a whole export would meet.
+const CONFIG: &str = r#"# Written by `cargo xtask verify`.
+[stream.trades]
+kind = "trade"
+columns = { event_time = "timestamp", quantity = "amount" }
+time_unit = "ms"
+decimals = { price = 8, quantity = 8 }
+bars = ["1m", "1h"]
+timezone = "UTC"
+partitions = 2
+
+[history]
+query_timeout = "10m"
+query_memory = "2GB"
+query_rows_max = 100000000
+"#;
+
+/// What the scripts in xtask/verify answer.
+#[derive(Deserialize)]
+struct Verdict {
+    ok: bool,
+    detail: String,
+}
+
+pub fn run(options: &Options) -> Result<Tally> {
+    let trades = house::trades(options.data.as_deref())?;
+    let python = tools::python()?;
+    let folder = workload::fresh_folder("verify")?;
+    let workload = Workload::new(&workload::binary()?, &folder, CONFIG)?;
+    let files = workload::trade_files(&trades)?;
+
+    let mut tally = Tally::default();
+    tally.check("replay of all files", replay(&workload, &files));
+    tally.check("rows in files = log = history", counts(&workload, &python, &trades));
+    for (interval, seconds) in [("1m", "60"), ("1h", "3600")] {
+        tally.check(&format!("{interval} bars equal DuckDB's"), bars(&workload, &python, &trades, &folder, interval, seconds));
+    }
+    tally.check("a second replay changes nothing", again(&workload, &files));
+    tally.check("every checksum of the log", process::read(&mut workload.command(&["log", "verify"])).map(|_| String::new()));
+    tally.check("rush orders against labels.csv", score::scored(&workload.binary, &python, &trades).map(|s| format!("F1 {:.3}", s.f1)));
+    if options.keep {
+        println!("kept: {}", folder.display());
+    } else {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    tally.close();
+    Ok(tally)
+}
+
+fn replay(workload: &Workload, files: &[PathBuf]) -> Result<String> {
+    let started = Instant::now();
+    workload.replay(files)?;
+    Ok(format!("{} files in {:.0} s", files.len(), started.elapsed().as_secs_f64()))
+}
+
+fn counts(workload: &Workload, python: &Path, trades: &Path) -> Result<String> {
+    let sql = format!("SELECT count(*) FROM read_csv('{}/*.csv.zst', header = true, all_varchar = true)", trades.display());
+    let script = format!("import duckdb; print(duckdb.execute({sql:?}).fetchone()[0])");
+    let in_files: u64 = process::read(process::command(python).args(["-c", &script]))?.trim().parse().context("count rows with DuckDB")?;
+    let in_log = workload.topics()?.get("trades").copied().unwrap_or(0);
+    let in_history = workload.number("SELECT count(*) FROM trades")?;
+    if in_files != in_log || in_log != in_history {
+        bail!("{in_files} rows in the files, {in_log} in the log, {in_history} in history");
+    }
+    Ok(format!("{in_files} rows"))
+}
+
+fn bars(workload: &Workload, python: &Path, trades: &Path, folder: &Path, interval: &str, seconds: &str) -> Result<String> {
+    let out = folder.join(format!("bars-{interval}.csv"));
+    let sql = format!(
+        "SELECT symbol, CAST(start AS BIGINT) AS start, CAST(event_time AS BIGINT) AS event_time, open, high, low, close, volume, amount, vwap, \
+         count, buy_volume, sell_volume FROM \"trades.bars.{interval}.latest\" ORDER BY symbol, start"
+    );
+    workload.query(&sql, &out)?;
+    let script = house::root().join("xtask/verify/bars.py");
+    let answer = process::read_json(process::command(python).arg(script).arg(trades).arg(seconds).arg(&out))?;
+    let verdict: Verdict = serde_json::from_value(answer)?;
+    if !verdict.ok {
+        bail!("{}", verdict.detail);
+    }
+    Ok(verdict.detail)
+}
+
+fn again(workload: &Workload, files: &[PathBuf]) -> Result<String> {
+    let before = workload.topics()?;
+    workload.replay(files)?;
+    let after = workload.topics()?;
+    if before != after {
+        bail!("rows per topic before: {before:?}\nafter: {after:?}");
+    }
+    Ok(format!("{} topics", after.len()))
+}
