@@ -194,13 +194,13 @@ fn read_at(table: &mut Table, bytes: &[u8], from: usize, to: usize, lines: Lines
     }
 }
 
-/// Bytes up to the comma or bracket that ends the element, whether or not the element is valid. A line break ends a string: JSON allows
-/// none inside, and so a forgotten quote spoils one line and not all that follow.
+/// Bytes up to the comma or bracket that ends the element, whether or not the element is valid. A line break inside a string ends it too:
+/// JSON allows none there, and so a forgotten quote spoils one line and not all that follow.
 fn element_len(bytes: &[u8]) -> usize {
     let (mut depth, mut scan) = (0usize, Scan::default());
     for (at, b) in bytes.iter().enumerate() {
-        if *b == b'\n' {
-            scan = Scan::default();
+        if *b == b'\n' && scan.in_text {
+            return at;
         }
         match scan.outside_text(*b) {
             Some(b'{' | b'[') => depth += 1,

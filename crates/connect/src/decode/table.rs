@@ -176,8 +176,8 @@ impl Table {
         let text = match (value, role) {
             (Value::Text(text), _) => text,
             // A symbol written as a number has lost its leading zeros.
-            (Value::Number(text), Role::Plain) => text,
-            (Value::Int(n), Role::Plain) => {
+            (Value::Number(text), Role::Plain | Role::Key) => text,
+            (Value::Int(n), Role::Plain | Role::Key) => {
                 number = n.to_string();
                 &number
             }

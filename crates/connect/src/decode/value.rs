@@ -179,7 +179,7 @@ pub(crate) const SYMBOL_BYTES_MAX: usize = 64;
 /// `005930`, `BRK.B`, `ADX/BTC` and `KRW-BTC` are symbols; what could break a URL, a file name or a terminal is not.
 pub(crate) fn check_symbol(text: &str) -> Result<(), String> {
     if text.is_empty() {
-        return Err("a symbol must not be empty".to_owned());
+        return Err("must not be empty".to_owned());
     }
     if text.len() > SYMBOL_BYTES_MAX {
         return Err(format!("'{}' is longer than the {SYMBOL_BYTES_MAX} bytes that a symbol may have", shorten(text)));
