@@ -29,6 +29,8 @@ const EMPTY_AFTER_MS = 2000;
 /** How long the page waits for the symbol it would like to show first. */
 const FIRST_WAIT_MS = 1500;
 const TAPE_FILL = 60;
+/** A committed row is in history this much later at most. */
+const HISTORY_DELAY_MS = 1500;
 const FAVOURITE = '005930';
 const INTERVAL_SLOT = 'mulgil.interval';
 
@@ -76,6 +78,8 @@ const focus = new Focus(api, {
 const realtime = new Realtime(() => api.socketUrl('/api/v1/stock/realtime'), {
   onLink: (next) => {
     if (next.kind === 'lost') void probe();
+    // Trades of the interruption are sent again, candles are not: history has them a moment later.
+    if (next.kind === 'live' && chosen !== null) setTimeout(() => void focus.reload(), HISTORY_DELAY_MS);
     link = next;
     drawClock();
   },
