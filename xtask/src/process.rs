@@ -30,7 +30,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 pub fn read(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start `{}`", line(command)))?;
     if !output.status.success() {
-        bail!("`{}` ended with {}: {}", line(command), output.status, tail(&String::from_utf8_lossy(&output.stderr)));
+        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        bail!("`{}` ended with {}: {}", line(command), output.status, tail(&String::from_utf8_lossy(said)));
     }
     String::from_utf8(output.stdout).with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
 }

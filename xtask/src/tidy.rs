@@ -15,7 +15,7 @@ mod words;
 use crate::house;
 use crate::process;
 use crate::tally::Tally;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use code::Code;
 use finding::report;
@@ -65,12 +65,18 @@ pub fn checks(options: &Options) -> Result<Tally> {
     tally.check("Cargo.lock is committed", locked());
     tally.check("licences, bans and sources (deny.toml)", licences::check(&deny));
     tally.check("one set of features for run and test", features::check());
-    tally.check("rustfmt", process::read(process::command("cargo").args(["fmt", "--all", "--check"])).map(|_| String::new()));
+    tally.check("rustfmt", formatted());
     if !options.no_clippy {
         tally.check("clippy: walls per crate", clippy(&["--lib", "--bins"], &[]));
         tally.check("clippy: all targets", clippy(&["--all-targets"], &WALL_LINTS));
     }
     Ok(tally)
+}
+
+fn formatted() -> Result<String> {
+    let mut check = process::command("cargo");
+    let listed = process::read(check.args(["fmt", "--all", "--check", "--", "-l"]));
+    listed.map(|_| String::new()).context("run `cargo fmt --all`; it would change")
 }
 
 fn locked() -> Result<String> {
