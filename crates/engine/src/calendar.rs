@@ -398,6 +398,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+
         /// Windows partition time: each contains its instant, its neighbours touch it, and the cache never shows.
         #[test]
         fn windows_partition_time(

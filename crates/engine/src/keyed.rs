@@ -259,3 +259,161 @@ impl<V: StateValue> Keyed<V> {
 pub fn table_prefix(operator: &str, table: &str) -> Vec<u8> {
     [operator.as_bytes(), &[0], table.as_bytes(), &[0]].concat()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::layout::{Fields, put_u};
+    use crate::state::MemStore;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Count(u64);
+
+    impl StateValue for Count {
+        fn write(&self, out: &mut Vec<u8>) {
+            out.push(1);
+            put_u(out, self.0.into());
+        }
+        fn read(bytes: &[u8]) -> Result<Self, String> {
+            Fields::open(bytes, 1)?.u64().map(Self)
+        }
+    }
+
+    fn take(keyed: &mut Keyed<Count>) -> Snapshot {
+        let mut into = Snapshot::default();
+        keyed.snapshot(&mut into, |_, _| false);
+        into
+    }
+
+    #[test]
+    fn a_snapshot_is_what_changed_sorted_by_key() {
+        let (mut keyed, mut store) = (Keyed::new("op", "t", 10), MemStore::new());
+        for key in ["c", "a", "b"] {
+            keyed.get_or_insert_with(key.as_bytes(), &store, || Count(1)).unwrap().0 += 1;
+        }
+        let first = take(&mut keyed);
+        let keys: Vec<_> = first.entries.iter().map(|(k, _)| String::from_utf8_lossy(k).into_owned()).collect();
+        assert_eq!(keys, ["op\0t\0a", "op\0t\0b", "op\0t\0c"]);
+        store.apply(first);
+        assert_eq!(keyed.get(b"a", &store).unwrap(), Some(&Count(2)));
+        assert_eq!(take(&mut keyed).entries, [], "reading changes nothing");
+        keyed.remove(b"a");
+        keyed.get_or_insert_with(b"new", &store, || Count(7)).unwrap();
+        keyed.remove(b"new");
+        assert_eq!(take(&mut keyed).entries, [(b"op\0t\0a".to_vec(), None)], "what was never stored need not be deleted");
+    }
+
+    #[test]
+    fn the_least_recently_used_is_forgotten_once_it_is_durable() {
+        let (mut keyed, mut store) = (Keyed::new("op", "t", 2), MemStore::new());
+        for key in ["a", "b", "c", "d"] {
+            keyed.get_or_insert_with(key.as_bytes(), &store, || Count(1)).unwrap();
+        }
+        store.apply(take(&mut keyed));
+        assert_eq!((keyed.n_hot(), keyed.n_dirty()), (4, 0), "the snapshot may not be durable yet");
+        keyed.get(b"a", &store).unwrap();
+        take(&mut keyed);
+        assert_eq!(keyed.n_hot(), 2);
+        assert!(keyed.find(b"a").is_some() && keyed.find(b"d").is_some() && keyed.find(b"b").is_none());
+        assert_eq!(keyed.get(b"b", &store).unwrap(), Some(&Count(1)));
+    }
+
+    #[test]
+    fn the_sweep_removes_what_is_cold_and_over() {
+        let (mut keyed, mut store) = (Keyed::new("op", "t", 0), MemStore::new());
+        for n in 0..10u8 {
+            keyed.get_or_insert_with(&[n], &store, || Count(n.into())).unwrap();
+        }
+        store.apply(take(&mut keyed));
+        store.apply(take(&mut keyed));
+        assert_eq!((keyed.n_hot(), store.len()), (0, 10));
+        for _ in 0..4 {
+            keyed.sweep(&store, 3, |_, count| count.0 % 2 == 0).unwrap();
+            store.apply(take(&mut keyed));
+        }
+        assert_eq!(store.len(), 5);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_named() {
+        let (mut keyed, mut store) = (Keyed::<Count>::new("bars", "open", 2), MemStore::new());
+        store.apply(Snapshot { entries: vec![(b"bars\0open\0k".to_vec(), Some(vec![9]))] });
+        let error = keyed.get(b"k", &store).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "state entry 'bars/open' cannot be read: its layout version is 9, this build reads 1; delete the state folder to rebuild it from the log"
+        );
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(u8),
+        Read(u8),
+        Put(u8),
+        Remove(u8),
+        Snapshot,
+        Durable,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u8..12).prop_map(Step::Add),
+            2 => (0u8..12).prop_map(Step::Read),
+            1 => (0u8..12).prop_map(Step::Put),
+            2 => (0u8..12).prop_map(Step::Remove),
+            2 => Just(Step::Snapshot),
+            1 => Just(Step::Durable),
+        ]
+    }
+
+    proptest! {
+        /// A map that forgets and reloads is a map; and the store always holds it as of the last durable snapshot. Values of 5 and more
+        /// count as never seen.
+        #[test]
+        fn is_a_map(steps in prop::collection::vec(any_step(), 0..200), hot_max in 0usize..6) {
+            let (mut keyed, mut store, mut model) = (Keyed::new("op", "t", hot_max), MemStore::new(), BTreeMap::<u8, u64>::new());
+            let mut pending: Option<(Snapshot, BTreeMap<u8, u64>)> = None;
+            let alive = |count: Option<u64>| count.filter(|n| *n < 5);
+            for step in steps {
+                match step {
+                    Step::Add(k) => {
+                        let count = keyed.get_or_insert_with(&[k], &store, || Count(0)).unwrap();
+                        count.0 = alive(Some(count.0)).unwrap_or(0) + 1;
+                        let want = alive(model.get(&k).copied()).unwrap_or(0) + 1;
+                        model.insert(k, want);
+                        prop_assert_eq!(count.0, want);
+                    }
+                    Step::Read(k) => {
+                        let got = keyed.get(&[k], &store).unwrap().map(|c| c.0);
+                        prop_assert_eq!(alive(got), alive(model.get(&k).copied()));
+                    }
+                    Step::Put(k) => {
+                        keyed.put(&[k], Count(3));
+                        model.insert(k, 3);
+                    }
+                    Step::Remove(k) => {
+                        keyed.remove(&[k]);
+                        model.remove(&k);
+                    }
+                    Step::Snapshot | Step::Durable => {
+                        if let Some((snapshot, want)) = pending.take() {
+                            store.apply(snapshot);
+                            let got: BTreeMap<u8, u64> = store.iter().map(|(k, v)| (k[k.len() - 1], Count::read(v).unwrap().0)).collect();
+                            prop_assert_eq!(got, want);
+                        }
+                        if matches!(step, Step::Snapshot) {
+                            let mut into = Snapshot::default();
+                            keyed.snapshot(&mut into, |_, count| count.0 >= 5);
+                            prop_assert_eq!(keyed.n_dirty(), 0);
+                            model.retain(|_, n| *n < 5);
+                            pending = Some((into, model.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -256,14 +256,21 @@ impl Windows {
     }
 }
 
-/// Everything that the state depends on.
+/// Hash of everything that the state depends on, in words that stay the same from version to version.
 fn declaration_hash(spec: &SummarySpec) -> u64 {
-    let kinds: Vec<_> = spec
-        .aggregates
-        .iter()
-        .map(|a| a.column.as_ref().and_then(|c| spec.input.index_of(c)).map(|i| spec.input.columns[i].kind))
-        .collect();
-    xxh3_64(format!("{:?} {:?} {:?} {kinds:?}", spec.group_by, spec.window, spec.aggregates).as_bytes())
+    let window = match &spec.window {
+        WindowSpec::Tumbling { interval, zone } => format!("tumbling {interval} {zone}"),
+        WindowSpec::Hopping { size_us, hop_us } => format!("hopping {size_us} {hop_us}"),
+        WindowSpec::Sliding { range_us } => format!("sliding {range_us}"),
+        WindowSpec::Session { gap_us } => format!("session {gap_us}"),
+    };
+    let kind = |name: &str| spec.input.index_of(name).map_or(ColumnType::Bool, |i| spec.input.columns[i].kind);
+    let groups = spec.group_by.iter().map(|name| format!("; {name} {}", kind(name)));
+    let aggregates = spec.aggregates.iter().map(|a| {
+        let column = a.column.as_deref().unwrap_or("*");
+        format!("; {} {column} {}", a.function.as_str(), kind(column))
+    });
+    xxh3_64([window].into_iter().chain(groups).chain(aggregates).collect::<String>().as_bytes())
 }
 
 fn output_key(spec: &SummarySpec, group: &[(usize, Column)]) -> Result<String, String> {

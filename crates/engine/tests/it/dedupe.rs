@@ -104,6 +104,8 @@ fn reference(trades: &[Trade], n_max: usize) -> Vec<u64> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn equals_the_obvious_computation(trades in any_trades(200), n_max in 1usize..40, cuts in prop::collection::vec(1usize..30, 1..10)) {
         let (witness, store) = (Witness::default(), SharedMemStore::default());

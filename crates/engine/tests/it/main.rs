@@ -5,5 +5,7 @@ mod market;
 
 mod bars;
 mod dedupe;
+mod layouts;
 mod recovery;
+mod shards;
 mod summaries;

@@ -190,7 +190,7 @@ fn disturbed(setup: &Setup, trades: &[Trade], decisions: &[(usize, Decision)], e
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(80))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn the_bytes_are_those_of_an_undisturbed_run(
