@@ -34,7 +34,7 @@ impl Past for HistoryPast {
         async move {
             let planned = self.threads.spawn(async move { history.query(&request.sql, Some(limits)).await });
             let mut answer = planned.await.map_err(|e| broke(&e))?.map_err(port_error)?;
-            let schema = answer.schema();
+            let schema = Arc::clone(answer.schema());
             let (send, batches) = mpsc::channel(BATCHES_WAITING);
             self.threads.spawn(async move {
                 while let Some(batch) = answer.next().await {

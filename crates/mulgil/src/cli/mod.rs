@@ -55,7 +55,7 @@ pub enum Command {
 }
 
 /// Which configuration, which data.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Where {
     /// The configuration; the built-in `stocks` example when not given.
     #[arg(short, long, value_name = "FILE")]

@@ -102,7 +102,7 @@ pub fn open_history(config: &crate::config::checked::Checked) -> Result<Arc<Hist
 
 async fn answer(history: &Arc<History>, limits: mulgil_history::QueryLimits, args: &QueryArgs) -> Result<u64> {
     let mut batches = history.query(&args.sql, Some(limits)).await?;
-    let schema = batches.schema();
+    let schema = Arc::clone(batches.schema());
     let mut sink = Sink::open(args.format, args.out.as_deref(), &schema)?;
     let mut n_rows = 0;
     while let Some(batch) = batches.next().await {

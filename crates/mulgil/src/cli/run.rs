@@ -14,8 +14,7 @@ use crate::pipeline::running::{RunOptions, Running};
 use crate::pipeline::stop::Stop;
 use anyhow::{Context, Result};
 use clap::Args;
-use mulgil_log::Log as _;
-use mulgil_serve::config::{KeyConfig, Scope, ServeConfig, Tls};
+use mulgil_serve::config::{KeyConfig, Scope, ServeConfig, ServeError, Tls};
 use mulgil_serve::ports::Ports;
 use mulgil_serve::server::Server;
 use std::io::IsTerminal;
@@ -85,6 +84,9 @@ impl ServerSetup {
         }
         let pem = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("[serve.tls] cannot read {}", path.display()));
         let tls = plan.tls.as_ref().map(|(cert, key)| Ok::<_, anyhow::Error>(Tls { cert_pem: pem(cert)?, key_pem: pem(key)? })).transpose()?;
+        if !plan.bind.ip().is_loopback() && keys.is_empty() && !plan.allow_public {
+            return Err(ServeError::Public(plan.bind).into());
+        }
         let mut serve = ServeConfig { bind: plan.bind, keys, allow_public: plan.allow_public, tls, cors_origins: plan.cors_origins.clone(), ..ServeConfig::default() };
         serve.limits.body_bytes_max = plan.body_bytes_max as usize;
         serve.limits.ws_clients_max = plan.ws_clients_max;
@@ -111,15 +113,13 @@ impl ServerSetup {
             clock: Arc::new(move || clock().0),
             metrics,
         };
-        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
         let server = Server::new(self.config, ports)?;
-        let _guard = threads.enter();
-        let bound = threads.block_on(server.bind())?;
-        let url = format!("{scheme}://{}", bound.local_addr()?);
+        let listener = server.bind()?;
+        let url = server.url(listener.local_addr()?).trim_end_matches('/').to_owned();
         let ending = stop.clone();
         let ended = running.ended.clone();
         let server = threads.spawn(async move {
-            let result = bound.serve(async move { ending.wait_async().await }).await;
+            let result = server.serve(listener, async move { ending.wait_async().await }).await;
             ended.ask();
             result.context("the server")
         });

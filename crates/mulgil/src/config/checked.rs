@@ -4,6 +4,12 @@ use super::nearest::nearest;
 use super::units::{bytes, duration, secret};
 use super::written::{self, Written};
 use anyhow::{Context, Result, bail, ensure};
+use mulgil_detect::detectors::DetectorConfig;
+use mulgil_detect::feature::FeatureSpec;
+use mulgil_detect::rule::RuleSpec;
+use mulgil_engine::aggregate::Function;
+use mulgil_engine::summary::AggregateSpec;
+use mulgil_engine::window::WindowSpec;
 use mulgil_log::Durability;
 use mulgil_model::ids::Topic;
 use mulgil_model::schema::{Column, ColumnType, StreamKind, StreamSchema};
@@ -21,9 +27,9 @@ pub struct Checked {
     pub simulators: Vec<SimulatorPlan>,
     pub streams: Vec<StreamPlan>,
     pub summaries: Vec<SummaryPlan>,
-    pub features: Vec<FeaturePlan>,
-    pub rules: Vec<RulePlan>,
-    pub detectors: Vec<DetectorPlan>,
+    pub features: Vec<FeatureSpec>,
+    pub rules: Vec<RuleSpec>,
+    pub detectors: Vec<DetectorConfig>,
     pub state: StatePlan,
     pub history: HistoryPlan,
     pub serve: ServePlan,
@@ -88,52 +94,9 @@ pub struct SummaryPlan {
     pub name: String,
     pub stream: Topic,
     pub group_by: Vec<String>,
-    pub window: WindowPlan,
-    /// (column, function text), by column name.
-    pub aggregates: Vec<(String, String)>,
+    pub window: WindowSpec,
+    pub aggregates: Vec<AggregateSpec>,
     pub allowed_lateness: Duration,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum WindowPlan {
-    Tumbling(Duration),
-    Hopping { size: Duration, every: Duration },
-    Sliding(Duration),
-    Session(Duration),
-}
-
-#[derive(Debug, Clone)]
-pub struct FeaturePlan {
-    pub name: String,
-    pub stream: Topic,
-    pub agg: String,
-    pub window: Option<String>,
-    pub filter: Option<String>,
-    pub warm_up: u64,
-    pub including: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct RulePlan {
-    pub name: String,
-    pub stream: Topic,
-    pub when: Option<String>,
-    pub value: Option<String>,
-    pub levels: Option<Vec<f64>>,
-    pub severity: String,
-    pub weight: Option<f64>,
-    pub message: Option<String>,
-    pub cooldown: Option<String>,
-    pub transitions_only: bool,
-    pub mode: String,
-}
-
-#[derive(Debug, Clone)]
-pub struct DetectorPlan {
-    pub name: String,
-    pub kind: String,
-    pub stream: Topic,
-    pub parameters: BTreeMap<String, toml::Value>,
 }
 
 #[derive(Debug, Clone)]
@@ -185,14 +148,15 @@ pub const PARTITIONS_MAX: u32 = 1024;
 impl Checked {
     pub fn new(written: &Written) -> Result<Self> {
         let streams = written.stream.iter().map(|(name, s)| stream(name, s)).collect::<Result<Vec<_>>>()?;
+        let zone_of = |stream: &str| streams.iter().find(|s| s.schema.stream.as_str() == stream).map_or_else(|| "UTC".to_owned(), |s| s.timezone.clone());
         let mut checked = Self {
             log: log(&written.log)?,
             simulators: written.source.iter().map(|(name, s)| simulator(name, s)).collect::<Result<_>>()?,
-            streams,
-            summaries: written.summary.iter().map(|(name, s)| summary(name, s)).collect::<Result<_>>()?,
-            features: written.feature.iter().map(|(name, f)| feature(name, f)).collect::<Result<_>>()?,
-            rules: written.rule.iter().map(|(name, r)| rule(name, r)).collect::<Result<_>>()?,
-            detectors: written.detector.iter().map(|(name, d)| detector(name, d)).collect::<Result<_>>()?,
+            streams: streams.clone(),
+            summaries: written.summary.iter().map(|(name, s)| summary(name, s, zone_of)).collect::<Result<_>>()?,
+            features: written.feature.iter().map(|(name, f)| FeatureSpec { name: name.clone(), ..f.clone() }).collect(),
+            rules: written.rule.iter().map(|(name, r)| RuleSpec { name: name.clone(), ..r.clone() }).collect(),
+            detectors: written.detector.iter().map(|(name, d)| DetectorConfig { name: name.clone(), ..d.clone() }).collect(),
             state: state(&written.state)?,
             history: history(&written.history)?,
             serve: serve(&written.serve)?,
@@ -322,15 +286,19 @@ fn check_timezone(stream: &str, name: &str) -> Result<()> {
     }
 }
 
-fn summary(name: &str, s: &written::SummarySection) -> Result<SummaryPlan> {
+/// The zone of a summary's tumbling windows is that of its stream, which `Checked::new` fills in.
+fn summary(name: &str, s: &written::SummarySection, zone_of: impl Fn(&str) -> String) -> Result<SummaryPlan> {
     let of = |key: &str| format!("summary.{name}.{key}");
-    let read = |key: &str, text: &Option<String>| text.as_deref().map(|t| duration(&of(key), t)).transpose();
+    let us = |key: &str, text: &str| duration(&of(key), text).map(|d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
     let w = &s.window;
-    let window = match (read("tumbling", &w.tumbling)?, read("hopping", &w.hopping)?, read("sliding", &w.sliding)?, read("session", &w.session)?) {
-        (Some(size), None, None, None) => WindowPlan::Tumbling(size),
-        (None, Some(size), None, None) => WindowPlan::Hopping { size, every: read("every", &w.every)?.with_context(|| format!("[summary.{name}] a hopping window needs every = \"…\""))? },
-        (None, None, Some(size), None) => WindowPlan::Sliding(size),
-        (None, None, None, Some(gap)) => WindowPlan::Session(gap),
+    let window = match (&w.tumbling, &w.hopping, &w.sliding, &w.session) {
+        (Some(interval), None, None, None) => WindowSpec::Tumbling { interval: interval.clone(), zone: zone_of(&s.stream) },
+        (None, Some(size), None, None) => {
+            let every = w.every.as_deref().with_context(|| format!("[summary.{name}] a hopping window needs every = \"…\""))?;
+            WindowSpec::Hopping { size_us: us("hopping", size)?, hop_us: us("every", every)? }
+        }
+        (None, None, Some(range), None) => WindowSpec::Sliding { range_us: us("sliding", range)? },
+        (None, None, None, Some(gap)) => WindowSpec::Session { gap_us: us("session", gap)? },
         _ => bail!("[summary.{name}] needs one window: {{ tumbling = \"5m\" }}, {{ hopping = \"1m\", every = \"30s\" }}, {{ sliding = \"1m\" }} or {{ session = \"10m\" }}"),
     };
     ensure!(!s.aggregates.is_empty(), "[summary.{name}] needs aggregates, such as {{ total = \"sum(quantity)\" }}");
@@ -339,41 +307,25 @@ fn summary(name: &str, s: &written::SummarySection) -> Result<SummaryPlan> {
         stream: topic("summary", name, &s.stream)?,
         group_by: s.group_by.clone(),
         window,
-        aggregates: s.aggregates.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        aggregates: s.aggregates.iter().map(|(column, text)| aggregate(name, column, text)).collect::<Result<_>>()?,
         allowed_lateness: s.allowed_lateness.as_deref().map_or(Ok(Duration::from_secs(3600)), |t| duration(&of("allowed_lateness"), t))?,
     })
 }
 
-fn feature(name: &str, f: &written::FeatureSection) -> Result<FeaturePlan> {
-    Ok(FeaturePlan {
-        name: name.to_owned(),
-        stream: topic("feature", name, &f.stream)?,
-        agg: f.agg.clone(),
-        window: f.window.clone(),
-        filter: f.r#where.clone(),
-        warm_up: f.warm_up.unwrap_or(0),
-        including: f.including,
-    })
-}
-
-fn rule(name: &str, r: &written::RuleSection) -> Result<RulePlan> {
-    Ok(RulePlan {
-        name: name.to_owned(),
-        stream: topic("rule", name, &r.stream)?,
-        when: r.when.clone(),
-        value: r.value.clone(),
-        levels: r.levels.clone(),
-        severity: r.severity.clone().unwrap_or_else(|| "medium".to_owned()),
-        weight: r.weight,
-        message: r.message.clone(),
-        cooldown: r.cooldown.clone(),
-        transitions_only: r.transitions_only,
-        mode: r.mode.clone().unwrap_or_else(|| "live".to_owned()),
-    })
-}
-
-fn detector(name: &str, d: &written::DetectorSection) -> Result<DetectorPlan> {
-    Ok(DetectorPlan { name: name.to_owned(), kind: d.r#type.clone(), stream: topic("detector", name, &d.stream)?, parameters: d.parameters.clone() })
+/// `count`, `sum(quantity)`.
+fn aggregate(summary: &str, column: &str, text: &str) -> Result<AggregateSpec> {
+    let (function, argument) = match text.split_once('(') {
+        Some((function, rest)) => (function, Some(rest.strip_suffix(')').with_context(|| format!("[summary.{summary}] {column} = '{text}' lacks its closing bracket"))?.trim().to_owned())),
+        None => (text, None),
+    };
+    let known = || Function::ALL.iter().map(|(name, _)| *name);
+    let unknown = || match nearest(function.trim(), known()) {
+        Some(near) => format!("[summary.{summary}] {column}: function '{function}' is not known: did you mean '{near}'?"),
+        None => format!("[summary.{summary}] {column}: function '{function}' is not known: use {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    let function = Function::ALL.iter().find(|(name, _)| *name == function.trim()).map(|(_, f)| *f).with_context(unknown)?;
+    ensure!(argument.is_some() || function == Function::Count, "[summary.{summary}] {column} = '{text}' needs a column: {text}(quantity)");
+    Ok(AggregateSpec { name: column.to_owned(), function, column: argument.filter(|a| a != "*") })
 }
 
 fn state(s: &written::StateSection) -> Result<StatePlan> {

@@ -1,5 +1,8 @@
 //! The configuration as it was written: TOML, every section optional, unknown keys refused. What it means is decided in `checked.rs`.
 
+use mulgil_detect::detectors::DetectorConfig;
+use mulgil_detect::feature::FeatureSpec;
+use mulgil_detect::rule::RuleSpec;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,9 +14,9 @@ pub struct Written {
     pub source: BTreeMap<String, SourceSection>,
     pub stream: BTreeMap<String, StreamSection>,
     pub summary: BTreeMap<String, SummarySection>,
-    pub feature: BTreeMap<String, FeatureSection>,
-    pub rule: BTreeMap<String, RuleSection>,
-    pub detector: BTreeMap<String, DetectorSection>,
+    pub feature: BTreeMap<String, FeatureSpec>,
+    pub rule: BTreeMap<String, RuleSpec>,
+    pub detector: BTreeMap<String, DetectorConfig>,
     pub state: StateSection,
     pub history: HistorySection,
     pub serve: ServeSection,
@@ -110,41 +113,6 @@ pub struct WindowSection {
     pub every: Option<String>,
     pub sliding: Option<String>,
     pub session: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FeatureSection {
-    pub stream: String,
-    pub agg: String,
-    pub window: Option<String>,
-    pub r#where: Option<String>,
-    pub warm_up: Option<u64>,
-    pub including: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RuleSection {
-    pub stream: String,
-    pub when: Option<String>,
-    /// For level rules: an expression, and the levels whose crossing is reported.
-    pub value: Option<String>,
-    pub levels: Option<Vec<f64>>,
-    pub severity: Option<String>,
-    pub weight: Option<f64>,
-    pub message: Option<String>,
-    pub cooldown: Option<String>,
-    pub transitions_only: bool,
-    pub mode: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub struct DetectorSection {
-    pub r#type: String,
-    pub stream: String,
-    #[serde(flatten)]
-    pub parameters: BTreeMap<String, toml::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]

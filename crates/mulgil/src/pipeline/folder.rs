@@ -55,7 +55,7 @@ impl Folder {
         let reader = |s: &super::plan::PlannedStream| (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions);
         let readers = plan.streams.iter().map(reader).collect();
         let epoch = epoch(&dir)?;
-        Ok(Self { dir, journal, schemas: known, schemas_from, state, history, epoch, repaired: opened.repaired.map(|r| r.to_string()), readers })
+        Ok(Self { dir, journal, schemas: known, schemas_from, state, history, epoch, repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)), readers })
     }
 
     pub fn log(&self) -> Arc<dyn Log> {

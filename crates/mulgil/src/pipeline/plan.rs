@@ -3,8 +3,10 @@
 use crate::config::checked::{Checked, StreamPlan};
 use crate::config::nearest::nearest;
 use anyhow::{Context, Result, bail};
-use mulgil_detect::{DetectorConfig, FeatureSpec, RuleSpec, RulesOperator, build_detector};
+use mulgil_detect::detectors;
+use mulgil_detect::rules::{RulesOperator, RulesOptions};
 use mulgil_engine::bars::{BarsOperator, BarsSpec};
+use mulgil_engine::calendar::Interval;
 use mulgil_engine::dedupe::DedupeSpec;
 use mulgil_engine::operator::Operator;
 use mulgil_engine::summary::{SummaryOperator, SummarySpec};
@@ -77,16 +79,16 @@ impl Plan {
 
     /// Rules and their like on streams that do not exist would never run: they are mistakes.
     fn check_names(&self, config: &Checked) -> Result<()> {
-        let features = config.features.iter().map(|f| ("feature", &f.name, &f.stream));
-        let rules = config.rules.iter().map(|r| ("rule", &r.name, &r.stream));
-        let detectors = config.detectors.iter().map(|d| ("detector", &d.name, &d.stream));
-        let summaries = config.summaries.iter().map(|s| ("summary", &s.name, &s.stream));
+        let features = config.features.iter().map(|f| ("feature", &f.name, f.stream.as_str()));
+        let rules = config.rules.iter().map(|r| ("rule", &r.name, r.stream.as_str()));
+        let detectors = config.detectors.iter().map(|d| ("detector", &d.name, d.stream.as_str()));
+        let summaries = config.summaries.iter().map(|s| ("summary", &s.name, s.stream.as_str()));
         for (section, name, stream) in features.chain(rules).chain(detectors).chain(summaries) {
-            if self.streams.iter().any(|s| s.schema.stream == *stream) {
+            if self.streams.iter().any(|s| s.schema.stream.as_str() == stream) {
                 continue;
             }
             let known: Vec<&str> = self.streams.iter().map(|s| s.schema.stream.as_str()).collect();
-            match nearest(stream.as_str(), known.iter().copied()) {
+            match nearest(stream, known.iter().copied()) {
                 Some(near) => bail!("[{section}.{name}] reads the stream '{stream}', which does not exist: did you mean '{near}'?"),
                 None => bail!("[{section}.{name}] reads the stream '{stream}', which does not exist: there are {}", known.join(", ")),
             }
@@ -109,10 +111,10 @@ impl PlannedShards {
             None => Arc::clone(schema),
         };
         let dedupe = dedupe.map(|d| DedupeSpec {
-            stream: Arc::clone(schema),
             columns: d.columns.clone(),
             horizon_us: micros(d.horizon),
-            entries_max: d.entries_max,
+            n_max: d.entries_max,
+            output: Arc::clone(schema),
         });
         Ok(Self {
             decisions: Topic::new(&format!("{}{DECISIONS_SUFFIX}", input.stream))?,
@@ -135,30 +137,38 @@ impl PlannedShards {
             operators.push(Box::new(self.bars(config).with_context(|| format!("[stream.{stream}] bars"))?));
         }
         for summary in config.summaries.iter().filter(|s| s.stream == *stream) {
-            let spec = summary_spec(summary, config)?;
-            operators.push(Box::new(SummaryOperator::new(&spec, &self.stream).with_context(|| format!("[summary.{}]", summary.name))?));
+            let spec = SummarySpec {
+                name: summary.name.clone(),
+                input: Arc::clone(&self.stream),
+                stream: stream.clone(),
+                group_by: summary.group_by.clone(),
+                window: summary.window.clone(),
+                filter: None,
+                aggregates: summary.aggregates.clone(),
+                allowed_lateness_us: micros(summary.allowed_lateness),
+                n_partitions: self.partitions,
+                hot_max: config.state.hot_keys_max,
+            };
+            operators.push(Box::new(SummaryOperator::new(&spec).with_context(|| format!("[summary.{}]", summary.name))?));
         }
-        let features: Vec<FeatureSpec> = config.features.iter().filter(|f| f.stream == *stream).map(feature_spec).collect();
-        let rules: Vec<RuleSpec> = config.rules.iter().filter(|r| r.stream == *stream).map(rule_spec).collect();
-        if !rules.is_empty() {
-            operators.push(Box::new(RulesOperator::new(&self.stream, &features, &rules)?));
+        if config.rules.iter().any(|r| r.stream == stream.as_str()) {
+            let options = RulesOptions { hot_keys_max: config.state.hot_keys_max, ..RulesOptions::default() };
+            operators.push(Box::new(RulesOperator::new("rules", Arc::clone(&self.stream), &config.features, &config.rules, options)?));
         }
-        for detector in config.detectors.iter().filter(|d| d.stream == *stream) {
-            let parameters = DetectorConfig { name: detector.name.clone(), parameters: detector.parameters.clone() };
-            operators.push(build_detector(&detector.kind, &parameters, &self.stream).with_context(|| format!("[detector.{}]", detector.name))?);
+        for detector in config.detectors.iter().filter(|d| d.stream == stream.as_str()) {
+            operators.push(detectors::build(detector, &self.stream)?);
         }
         Ok(operators)
     }
 
     fn bars(&self, config: &Checked) -> Result<BarsOperator> {
         let base = &self.base;
-        Ok(BarsOperator::new(&BarsSpec {
-            stream: Arc::clone(&self.stream),
-            intervals: base.bars.clone(),
-            time_zone: base.timezone.clone(),
-            allowed_lateness_us: micros(base.allowed_lateness),
-            hot_max: config.state.hot_keys_max,
-        })?)
+        let intervals = base.bars.iter().map(|text| Interval::parse(text)).collect::<Result<_, _>>()?;
+        let mut spec = BarsSpec::new(Arc::clone(&self.stream), intervals);
+        spec.zone.clone_from(&base.timezone);
+        spec.allowed_lateness_us = micros(base.allowed_lateness);
+        spec.hot_max = config.state.hot_keys_max;
+        Ok(BarsOperator::new(&spec)?)
     }
 }
 

@@ -172,7 +172,8 @@ impl ShardRunner {
     /// Asks for all windows to be closed once the input is used up, as at the end of a bounded replay.
     pub fn finish(&mut self) {
         if self.finish == Finish::No {
-            self.finish = Finish::Asked;
+            // A shard that was finished before, by an earlier run, has nothing left to close.
+            self.finish = if self.shard.watermark() == i64::MAX { Finish::Done } else { Finish::Asked };
         }
     }
 

@@ -71,6 +71,7 @@ impl Worker {
         for (i, held) in self.shards.iter_mut().enumerate() {
             if held.level < finish_below {
                 held.runner.finish();
+                publish(held);
             }
             if let Some(mut part) = held.runner.prepare(now)? {
                 commit.appends.append(&mut part.appends);
