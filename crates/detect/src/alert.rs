@@ -5,12 +5,12 @@ use arrow::error::ArrowError;
 use mulgil_model::ids::{Offset, Partition};
 use mulgil_model::schema::StreamSchema;
 use mulgil_model::streams::Severity;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Whether a rule's alerts are meant for people.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     #[default]

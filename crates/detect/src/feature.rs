@@ -27,11 +27,11 @@ use crate::scope::Scope;
 use crate::source::{FLOAT_SCALE, Source, View};
 use mulgil_model::decimal;
 use mulgil_model::schema::{ColumnType, StreamSchema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A feature as it is written in the config.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureSpec {
     /// The section's name: `[feature.count_10s]`.

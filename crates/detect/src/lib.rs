@@ -5,6 +5,7 @@ pub mod error;
 pub mod spelling;
 
 pub mod layout;
+pub mod mark;
 pub mod source;
 
 pub mod aggregate;
@@ -19,4 +20,4 @@ pub mod message;
 pub mod rule;
 pub mod rules;
 
-// pub mod detectors;
+pub mod detectors;

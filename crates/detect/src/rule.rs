@@ -20,7 +20,7 @@ use crate::spelling;
 use mulgil_model::schema::StreamSchema;
 use mulgil_model::streams::Severity;
 use mulgil_model::time::parse_duration;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The cool-down of a plain rule.
@@ -30,7 +30,7 @@ pub const COOLDOWN_DEFAULT: &str = "30m";
 pub const LEVELS_MAX: usize = 16;
 
 /// A rule as it is written in the config.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {
     /// The section's name: `[rule.volume_surge]`.

@@ -9,6 +9,7 @@ use crate::alert::{Alert, AlertBatch, Mode};
 use crate::error::DetectError;
 use crate::feature::{Feature, FeatureRow, FeatureSpec, FeatureValue};
 use crate::key_state::{KeyState, RuleState};
+use crate::mark::Marks;
 use crate::message::About;
 use crate::rule::{Rule, RuleSpec, Test, change};
 use crate::scope::Scope;
@@ -18,7 +19,7 @@ use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use mulgil_engine::error::EngineError;
 use mulgil_engine::keyed::Keyed;
-use mulgil_engine::operator::{Input, Operator};
+use mulgil_engine::operator::{Input, Operator, OperatorStats};
 use mulgil_engine::output::Outputs;
 use mulgil_engine::state::{Snapshot, StateStore};
 use mulgil_model::ids::Offset;
@@ -27,13 +28,15 @@ use mulgil_model::rows::Rows;
 use mulgil_model::schema::{ColumnType, StreamSchema};
 use mulgil_model::streams;
 use mulgil_model::time::parse_duration;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The most features, and the most rules, of one stream.
 pub const DEFINITIONS_MAX: usize = 256;
 
-/// Entries of the store looked at per snapshot to find expired keys.
-const SWEEP_KEYS_MAX: usize = 1_000;
+/// Every so many rows, so many entries of the store are looked at to find expired keys.
+const SWEEP_EVERY_ROWS: usize = 16_384;
+const SWEEP_KEYS_MAX: usize = 1_024;
 
 /// Limits of a rules operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,13 @@ pub struct RuleCounts {
     pub failed: u64,
 }
 
+/// New definitions, as a decision carries them: the JSON of this is the operator's message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub features: Vec<FeatureSpec>,
+    pub rules: Vec<RuleSpec>,
+}
+
 /// What a reload changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reload {
@@ -87,10 +97,12 @@ pub struct RulesOperator {
     output: Arc<StreamSchema>,
     options: RulesOptions,
     definitions: Definitions,
-    marks: Vec<usize>,
+    marks: Marks,
     keys: Keyed<KeyState>,
     generation: u32,
     counts: RuleCounts,
+    /// Rows since the store was last swept for expired keys.
+    n_unswept: usize,
 }
 
 impl RulesOperator {
@@ -98,10 +110,9 @@ impl RulesOperator {
     pub fn new(name: &str, schema: Arc<StreamSchema>, features: &[FeatureSpec], rules: &[RuleSpec], options: RulesOptions) -> Result<Self, DetectError> {
         let definitions = Definitions::compile(&schema, features, rules, &options)?;
         let output = alert_stream(&schema)?;
-        let is_mark = |c: &mulgil_model::schema::Column| c.kind == ColumnType::Bool && matches!(c.name.as_str(), "backfill" | "snapshot");
-        let marks = schema.columns.iter().enumerate().filter(|(_, c)| is_mark(c)).map(|(i, _)| i).collect();
+        let marks = Marks::of(&schema);
         let keys = Keyed::new(name, "keys", options.hot_keys_max);
-        Ok(Self { name: name.to_owned(), schema, output, options, definitions, marks, keys, generation: 1, counts: RuleCounts::default() })
+        Ok(Self { name: name.to_owned(), schema, output, options, definitions, marks, keys, generation: 1, counts: RuleCounts::default(), n_unswept: 0 })
     }
 
     /// Changes the definitions between two batches. Features whose name, aggregate, window and filter did not change keep their state, and
@@ -156,10 +167,14 @@ impl RulesOperator {
         Ok((definitions.scope.batch(&rows.batch, definitions.needs_amount, columns)?, firsts))
     }
 
+    fn sweep(&mut self, watermark: i64, store: &dyn StateStore) -> Result<(), EngineError> {
+        let idle_max = self.definitions.idle_max;
+        self.n_unswept = 0;
+        self.keys.sweep(store, SWEEP_KEYS_MAX, |_, state| is_idle(state, watermark, idle_max))
+    }
+
     /// Rows on which a rule has something to say, in row order and within a row in the order of the rules.
     fn candidates(&mut self, rows: &Rows, batch: &RecordBatch) -> Result<Vec<Candidate>, ArrowError> {
-        let marked = |row: usize| self.marks.iter().any(|c| rows.column(*c).is_valid(row) && rows.column(*c).as_boolean().value(row));
-        let unmarked: Option<Vec<bool>> = (!self.marks.is_empty()).then(|| (0..rows.len()).map(|row| !marked(row)).collect());
         let mut candidates = Vec::new();
         for (rule, definition) in self.definitions.rules.iter().enumerate() {
             if definition.mode == Mode::Off {
@@ -169,7 +184,7 @@ impl RulesOperator {
             self.counts.failed += n_failed;
             candidates.extend(found.into_iter().map(|(row, finding)| Candidate { row, rule, finding }));
         }
-        candidates.retain(|c| unmarked.as_ref().is_none_or(|mask| mask[c.row]));
+        candidates.retain(|c| !self.marks.is_marked(rows, c.row));
         candidates.sort_by_key(|c| (c.row, c.rule));
         Ok(candidates)
     }
@@ -229,16 +244,31 @@ impl Operator for RulesOperator {
             let alerts = self.raise(input, store, &batch, &candidates, &firsts)?;
             out.emit(&self.output, alerts);
         }
+        self.n_unswept += input.rows.len();
+        if self.n_unswept >= SWEEP_EVERY_ROWS {
+            self.sweep(input.watermarks.last().copied().unwrap_or(input.watermark_before), store)?;
+        }
         Ok(())
     }
 
-    fn on_watermark(&mut self, _watermark: i64, _at: Offset, _store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
-        Ok(())
+    fn on_watermark(&mut self, watermark: i64, _at: Offset, store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
+        self.sweep(watermark, store)
     }
 
     fn snapshot(&mut self, watermark: i64, into: &mut Snapshot) {
         let idle_max = self.definitions.idle_max;
         self.keys.snapshot(into, |_, state| is_idle(state, watermark, idle_max));
+    }
+
+    /// A reload, as JSON: see [`Reloaded`].
+    fn on_message(&mut self, message: &str, _at: Offset, _store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
+        let fail = |reason: String| EngineError::Operator { operator: self.name.clone(), reason };
+        let next: Reloaded = serde_json::from_str(message).map_err(|e| fail(format!("the new rules cannot be read: {e}")))?;
+        self.reload(&next.features, &next.rules).map(|_| ()).map_err(|e| EngineError::Operator { operator: self.name.clone(), reason: e.to_string() })
+    }
+
+    fn stats(&self) -> OperatorStats {
+        OperatorStats { n_hot: self.keys.n_hot(), n_dirty: self.keys.n_dirty(), ..OperatorStats::default() }
     }
 }
 
