@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 pub fn check() -> Result<String> {
     let run = tree(&["--package", "mulgil", "--edges", "normal,build"])?;
     let test = tree(&["--workspace", "--edges", "normal,build,dev"])?;
-    let shared = run.lines().filter(|l| !l.trim().is_empty()).count();
-    report(&findings(&run, &test), &format!("{shared} packages"))
+    report(&findings(&run, &test), &format!("{} packages", features(&run).len()))
 }
 
 fn tree(selection: &[&str]) -> Result<String> {
