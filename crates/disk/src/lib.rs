@@ -47,12 +47,16 @@ pub trait Disk: Send + Sync + Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>>;
     /// The files of a folder, in the order of their names; a folder that does not exist is an error.
     fn list(&self, dir: &Path) -> DiskResult<Vec<Entry>>;
+    /// The names of the folders in a folder, in order; a folder that does not exist is an error.
+    fn list_dirs(&self, dir: &Path) -> DiskResult<Vec<String>>;
     /// Gives the file a new name within its folder, in one step, replacing what had that name. Durable when it returns.
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()>;
     /// Removes a file's name. Durable only after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> DiskResult<()>;
     /// Makes a folder and those above it. Durable when it returns.
     fn create_dir_all(&self, dir: &Path) -> DiskResult<()>;
+    /// Removes an empty folder; one that is not empty is an error.
+    fn remove_dir(&self, dir: &Path) -> DiskResult<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> DiskResult<()>;
     /// Takes the exclusive lock file at `path`, or says who holds it ([`DiskError::Locked`]). Never waits.

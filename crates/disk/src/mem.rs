@@ -263,6 +263,15 @@ impl Disk for MemDisk {
             .collect())
     }
 
+    fn list_dirs(&self, dir: &Path) -> DiskResult<Vec<String>> {
+        let state = self.state();
+        if !state.dirs.contains(dir) {
+            return Err(DiskError::io("list", dir)(ErrorKind::NotFound.into()));
+        }
+        let inside = state.dirs.iter().filter(|path| path.parent() == Some(dir));
+        Ok(inside.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
         let state = &mut *self.state();
         let inode = state.find(from)?;
@@ -282,6 +291,18 @@ impl Disk for MemDisk {
 
     fn create_dir_all(&self, dir: &Path) -> DiskResult<()> {
         self.state().dirs.extend(dir.ancestors().map(Path::to_owned));
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> DiskResult<()> {
+        let state = &mut *self.state();
+        let occupied = state.seen.keys().chain(&state.dirs).any(|path| path.parent() == Some(dir));
+        if occupied {
+            return Err(DiskError::io("remove folder", dir)(ErrorKind::DirectoryNotEmpty.into()));
+        }
+        if !state.dirs.remove(dir) {
+            return Err(DiskError::io("remove folder", dir)(ErrorKind::NotFound.into()));
+        }
         Ok(())
     }
 

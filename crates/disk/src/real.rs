@@ -57,6 +57,18 @@ impl Disk for RealDisk {
         Ok(entries)
     }
 
+    fn list_dirs(&self, dir: &Path) -> DiskResult<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).map_err(DiskError::io("list", dir))? {
+            let entry = entry.map_err(DiskError::io("list", dir))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
         fs::rename(from, to).map_err(DiskError::io("rename", from))?;
         self.sync_dir(parent(to))
@@ -70,6 +82,10 @@ impl Disk for RealDisk {
         let made: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         fs::create_dir_all(dir).map_err(DiskError::io("create folder", dir))?;
         made.into_iter().try_for_each(|dir| self.sync_dir(parent(dir)))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> DiskResult<()> {
+        fs::remove_dir(dir).map_err(DiskError::io("remove folder", dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> DiskResult<()> {

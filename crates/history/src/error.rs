@@ -1,0 +1,107 @@
+//! What can go wrong, and whose fault it is.
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use mulgil_disk::DiskError;
+use mulgil_model::ids::{Offset, Partition, Topic};
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The question is wrong; asking it again gives the same answer.
+    #[error("{0}")]
+    User(String),
+    /// The question is too large for its limits.
+    #[error("{0}")]
+    Limit(String),
+    /// Too much is going on; the same call may succeed later.
+    #[error("{0}")]
+    Busy(String),
+    #[error("stream '{0}' is not one of the history's: declare it in the configuration")]
+    UnknownStream(Topic),
+    #[error("rows of {stream}/{partition} begin at offset {got}, but {next} is the next one wanted: read again from there")]
+    Gap { stream: Topic, partition: Partition, next: Offset, got: Offset },
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{}: {problem}", path.display())]
+    Corrupt { path: PathBuf, problem: String },
+    #[error("{doing}: {source}")]
+    Internal { doing: String, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The asker's: bad SQL, an unknown stream.
+    User,
+    /// A limit of time, memory or rows was reached.
+    Limit,
+    /// Ask again later.
+    Busy,
+    /// Ours or the disk's.
+    Internal,
+}
+
+impl HistoryError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::User(_) => ErrorKind::User,
+            Self::Limit(_) => ErrorKind::Limit,
+            Self::Busy(_) => ErrorKind::Busy,
+            Self::UnknownStream(_) | Self::Gap { .. } | Self::Disk(_) | Self::Corrupt { .. } | Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    pub(crate) fn internal<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let doing = doing.into();
+        move |source| Self::Internal { doing, source: source.into() }
+    }
+
+    /// What DataFusion says while it plans or runs a query: mostly about the query, sometimes about a limit, rarely about us.
+    pub(crate) fn of_query(error: DataFusionError) -> Self {
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => Self::Limit(
+                "the query needs more memory than its limit: narrow its time range, group by fewer values, or join less".to_owned(),
+            ),
+            DataFusionError::SQL(parser, _) => Self::User(parser.to_string()),
+            DataFusionError::Plan(_)
+            | DataFusionError::SchemaError(..)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::Configuration(_)
+            | DataFusionError::Execution(_) => Self::User(shown(&error)),
+            DataFusionError::ArrowError(arrow, _) if is_about_values(arrow) => Self::User(shown(&error)),
+            _ => Self::Internal { doing: "running the query".to_owned(), source: Box::new(error) },
+        }
+    }
+}
+
+/// Arithmetic and casts fail because of what was asked of the values, everything else because of the files.
+fn is_about_values(error: &ArrowError) -> bool {
+    use ArrowError::{ArithmeticOverflow, CastError, ComputeError, DivideByZero, InvalidArgumentError, NotYetImplemented, ParseError};
+    matches!(
+        error,
+        ArithmeticOverflow(_)
+            | CastError(_)
+            | ComputeError(_)
+            | DivideByZero
+            | InvalidArgumentError(_)
+            | NotYetImplemented(_)
+            | ParseError(_)
+    )
+}
+
+fn shown(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let mut text = text.as_str();
+    for prefix in [
+        "Error during planning: ",
+        "SQL error: ",
+        "Schema error: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+        "Arrow error: ",
+    ] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text.to_owned()
+}

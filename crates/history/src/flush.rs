@@ -1,0 +1,161 @@
+//! From the tail into files. Files are written and synced first, then the manifest names them, then the rows leave the tail: a crash at
+//! any moment leaves files without a name or rows that are read from the log again, never a row lost or held twice.
+
+use crate::error::HistoryError;
+use crate::history::{History, StreamState};
+use crate::layout::Layout;
+use crate::manifest::{FileEntry, Manifest, PartitionCover};
+use crate::parquet_file::{DataFile, describe, write};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use mulgil_model::ids::Topic;
+use mulgil_model::time::AppendTime;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlushReport {
+    pub n_streams: usize,
+    pub n_files: usize,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// The rows of one stream that a flush writes, and how far they reach.
+struct Sealed {
+    layout: Arc<Layout>,
+    batches: Vec<RecordBatch>,
+    covers: Vec<(u32, u64, u64)>,
+}
+
+impl History {
+    /// Writes the tails that are long, large or old enough at `now`; all of them when together they fill half of their memory.
+    pub fn flush_due(&self, now: AppendTime) -> Result<FlushReport, HistoryError> {
+        let due: Vec<Topic> = {
+            let state = self.state.lock();
+            let crowded = state.values().map(|s| s.tail.bytes).sum::<usize>() >= self.config.tail_bytes_max / 2;
+            let due = |s: &StreamState| s.tail.rows > 0 && (crowded || self.is_due(s, now));
+            state.iter().filter(|(_, s)| due(s)).map(|(name, _)| name.clone()).collect()
+        };
+        self.flush_streams(&due)
+    }
+
+    fn is_due(&self, state: &StreamState, now: AppendTime) -> bool {
+        let age_us = state.tail.oldest.map_or(0, |oldest| now.micros().saturating_sub(oldest.micros()));
+        state.tail.rows >= self.config.flush_rows
+            || state.tail.bytes >= self.config.flush_bytes
+            || u128::try_from(age_us).is_ok_and(|us| us >= self.config.flush_after.as_micros())
+    }
+
+    /// Writes every tail, whatever its size.
+    pub fn flush(&self) -> Result<FlushReport, HistoryError> {
+        let all: Vec<Topic> = self.layouts.keys().cloned().collect();
+        self.flush_streams(&all)
+    }
+
+    fn flush_streams(&self, due: &[Topic]) -> Result<FlushReport, HistoryError> {
+        if due.is_empty() {
+            return Ok(FlushReport::default());
+        }
+        let mut upkeep = self.upkeep.lock();
+        let sealed = self.seal(due);
+        let mut next = upkeep.clone();
+        let mut written = BTreeMap::new();
+        for (name, sealed) in &sealed {
+            match self.write_stream(&mut next, sealed) {
+                Ok(files) => written.insert(name.clone(), files),
+                Err(error) => {
+                    upkeep.next_file = next.next_file;
+                    written.values().flatten().for_each(|file: &Arc<DataFile>| file.doom());
+                    return Err(error);
+                }
+            };
+        }
+        let files = || written.values().flatten();
+        let report = FlushReport {
+            n_streams: sealed.len(),
+            n_files: files().count(),
+            rows: files().map(|f| f.entry.rows).sum(),
+            bytes: files().map(|f| f.entry.bytes).sum(),
+        };
+        if report.n_files == 0 {
+            return Ok(report);
+        }
+        self.switch(&mut upkeep, next, |state| {
+            for (name, files) in &written {
+                let state = state.get_mut(name).expect("invariant: a stream is never taken out of the state");
+                Arc::make_mut(&mut state.files).extend(files.iter().cloned());
+                for (partition, _, covered) in &sealed[name].covers {
+                    if let Some(p) = state.partitions.get_mut(partition) {
+                        p.covered = *covered;
+                    }
+                }
+                state.tail.forget_sealed();
+            }
+        })?;
+        Ok(report)
+    }
+
+    fn seal(&self, due: &[Topic]) -> BTreeMap<Topic, Sealed> {
+        let mut state = self.state.lock();
+        let mut all = BTreeMap::new();
+        for name in due {
+            let Some(stream) = state.get_mut(name).filter(|s| s.tail.rows > 0) else { continue };
+            let covers = stream.partitions.iter().map(|(partition, p)| (*partition, p.start, p.next)).collect();
+            let layout = Arc::clone(&self.layouts[name]);
+            all.insert(name.clone(), Sealed { layout, batches: stream.tail.seal(), covers });
+        }
+        all
+    }
+
+    /// Writes a file for each day of the rows and notes them in `next`.
+    fn write_stream(&self, next: &mut Manifest, sealed: &Sealed) -> Result<Vec<Arc<DataFile>>, HistoryError> {
+        let layout = &sealed.layout;
+        let sorting = || HistoryError::internal(format!("sorting rows of {}", layout.name()));
+        let rows = concat_batches(&layout.arrow, &sealed.batches).map_err(sorting())?;
+        let mut files = Vec::new();
+        for rows in layout.by_day(&rows).map_err(sorting())?.into_values() {
+            let rows = layout.sort(&rows).map_err(sorting())?;
+            match self.write_day(next, layout, rows) {
+                Ok(file) => files.push(file),
+                Err(error) => {
+                    files.iter().for_each(|file: &Arc<DataFile>| file.doom());
+                    return Err(error);
+                }
+            }
+        }
+        let held = next.streams.entry(layout.name().to_owned()).or_default();
+        held.files.extend(files.iter().map(|f| f.entry.clone()));
+        for (partition, start, covered) in &sealed.covers {
+            match held.partitions.iter_mut().find(|c| c.partition == *partition) {
+                Some(cover) => cover.covered = *covered,
+                None => held.partitions.push(PartitionCover { partition: *partition, start: *start, covered: *covered, dropped: 0 }),
+            }
+        }
+        Ok(files)
+    }
+
+    fn write_day(&self, next: &mut Manifest, layout: &Layout, rows: RecordBatch) -> Result<Arc<DataFile>, HistoryError> {
+        let mut entry = describe(layout, &rows);
+        let first = entry.offsets.iter().map(|r| r.first).min().unwrap_or_default();
+        entry.name = next.new_name(first);
+        entry.bytes = self.write_file(layout, &entry, [Ok(rows)])?;
+        Ok(DataFile::new(Arc::clone(&self.disk), &self.dir, layout.name(), entry))
+    }
+
+    /// Writes the file of `entry`; what could not be finished is removed again.
+    pub(crate) fn write_file(
+        &self,
+        layout: &Layout,
+        entry: &FileEntry,
+        batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
+    ) -> Result<u64, HistoryError> {
+        let path = entry.path(&self.dir, layout.name());
+        let written = write(self.disk.as_ref(), &path, layout, batches);
+        if written.is_err() {
+            // The first error is the one worth telling; a leftover is removed by the next opening.
+            self.disk.remove(&path).ok();
+        }
+        written
+    }
+}

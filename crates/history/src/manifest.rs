@@ -1,0 +1,198 @@
+//! Which files are the history, and up to which offset they hold every row.
+//!
+//! `manifest.json` in the history's folder, replaced as a whole ([`mulgil_disk::write_atomic`]) after the files it names are durable. A
+//! file that it does not name is not part of the history: it was being written, or was replaced, when the process stopped, and
+//! opening removes it. Layout of version 1, all times in microseconds since the epoch, UTC:
+//!
+//! ```json
+//! { "format": "mulgil-history", "version": 1,
+//!   "generation": 7,            // counts replacements of this file
+//!   "next_file": 12,            // the number of the next file; never used twice
+//!   "streams": { "trades": {
+//!     "partitions": [ { "partition": 0, "start": 0, "covered": 1500, "dropped": 0 } ],
+//!     "files": [ { "day": "2019-07-05", "name": "0-11.parquet", "rows": 1500, "bytes": 40211,
+//!                  "event_time_min": 1562284800000000, "event_time_max": 1562371199999999,
+//!                  "key_min": "005930", "key_max": "TSLA",
+//!                  "offsets": [ { "partition": 0, "first": 0, "last": 1499, "rows": 1500, "event_time_max": 1562371199999999 } ] } ] } } }
+//! ```
+//!
+//! For each partition: rows in files + `dropped` (by retention) = `covered` - `start`. Rows from `covered` on are not in files.
+
+use crate::day::Day;
+use crate::error::HistoryError;
+use mulgil_disk::{Disk, read_whole, write_atomic};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+const FORMAT: &str = "mulgil-history";
+const VERSION: u32 = 1;
+/// Some 400,000 files; more are taken for damage.
+const MANIFEST_BYTES_MAX: u64 = 128 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manifest {
+    pub format: String,
+    pub version: u32,
+    pub generation: u64,
+    pub next_file: u64,
+    pub streams: BTreeMap<String, StreamFiles>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamFiles {
+    pub partitions: Vec<PartitionCover>,
+    pub files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PartitionCover {
+    pub partition: u32,
+    /// The first offset ever taken.
+    pub start: u64,
+    /// Every row from `start` up to here, exclusive, is in a file or was dropped by retention.
+    pub covered: u64,
+    /// Rows that retention removed.
+    pub dropped: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileEntry {
+    pub day: Day,
+    /// Unique within the history: `<first offset>-<number>.parquet`.
+    pub name: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub event_time_min: i64,
+    pub event_time_max: i64,
+    pub key_min: String,
+    pub key_max: String,
+    pub offsets: Vec<OffsetRange>,
+}
+
+/// Which rows of a partition a file holds: `rows` of those from `first` to `last`; the others are in files of other days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OffsetRange {
+    pub partition: u32,
+    pub first: u64,
+    pub last: u64,
+    pub rows: u64,
+    /// Of this partition's rows.
+    pub event_time_max: i64,
+}
+
+impl Manifest {
+    pub fn empty() -> Self {
+        Self { format: FORMAT.to_owned(), version: VERSION, generation: 0, next_file: 1, streams: BTreeMap::new() }
+    }
+
+    /// What `dir` holds; empty when there is no manifest yet.
+    pub fn load(disk: &dyn Disk, dir: &Path) -> Result<Self, HistoryError> {
+        let path = dir.join(MANIFEST);
+        let bytes = match read_whole(disk, &path, MANIFEST_BYTES_MAX) {
+            Err(error) if error.is_missing() => return Ok(Self::empty()),
+            read => read?,
+        };
+        let corrupt = |problem: String| HistoryError::Corrupt { path: path.clone(), problem };
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(format!("not a manifest of the history: {e}")))?;
+        if manifest.format != FORMAT || manifest.version != VERSION {
+            let (format, version) = (&manifest.format, manifest.version);
+            return Err(corrupt(format!("has format '{format}' version {version}, but this program reads '{FORMAT}' version {VERSION}")));
+        }
+        Ok(manifest)
+    }
+
+    /// Puts this on disk, durable when it returns. After an error either may stand on disk; the next one settles it.
+    pub fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), HistoryError> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(HistoryError::internal("writing the manifest"))?;
+        Ok(write_atomic(disk, &dir.join(MANIFEST), &bytes)?)
+    }
+
+    /// A name for a file whose lowest offset is `first`.
+    pub fn new_name(&mut self, first: u64) -> String {
+        let number = self.next_file;
+        self.next_file += 1;
+        format!("{first}-{number}.parquet")
+    }
+}
+
+impl FileEntry {
+    pub fn path(&self, dir: &Path, stream: &str) -> PathBuf {
+        dir.join(stream).join(self.day.to_string()).join(&self.name)
+    }
+
+    /// What a file of all of these entries' rows is, but for its name and size. At least one entry.
+    pub fn merged(entries: &[&FileEntry]) -> Option<Self> {
+        let (head, rest) = entries.split_first()?;
+        let mut merged = (*head).clone();
+        for entry in rest {
+            merged.rows += entry.rows;
+            merged.event_time_min = merged.event_time_min.min(entry.event_time_min);
+            merged.event_time_max = merged.event_time_max.max(entry.event_time_max);
+            merged.key_min = merged.key_min.min(entry.key_min.clone());
+            merged.key_max = merged.key_max.max(entry.key_max.clone());
+            entry.offsets.iter().for_each(|range| merged.add(*range));
+        }
+        Some(merged)
+    }
+
+    fn add(&mut self, range: OffsetRange) {
+        match self.offsets.iter_mut().find(|r| r.partition == range.partition) {
+            Some(r) => {
+                r.first = r.first.min(range.first);
+                r.last = r.last.max(range.last);
+                r.rows += range.rows;
+                r.event_time_max = r.event_time_max.max(range.event_time_max);
+            }
+            None => self.offsets.push(range),
+        }
+        self.offsets.sort_by_key(|r| r.partition);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mulgil_disk::MemDisk;
+
+    const V1: &str = include_str!("../testdata/manifest-v1.json");
+
+    fn load(text: &str) -> Result<Manifest, HistoryError> {
+        let (disk, dir) = (MemDisk::new(0), Path::new("/h"));
+        disk.create_dir_all(dir).unwrap();
+        write_atomic(&disk, &dir.join(MANIFEST), text.as_bytes()).unwrap();
+        Manifest::load(&disk, dir)
+    }
+
+    #[test]
+    fn version_1_keeps_opening_and_is_written_as_it_was() {
+        let manifest = load(V1).unwrap();
+        assert_eq!(manifest.streams["trades"].files[0].path(Path::new("/h"), "trades"), Path::new("/h/trades/2019-07-05/0-11.parquet"));
+        let (disk, dir) = (MemDisk::new(0), Path::new("/h"));
+        disk.create_dir_all(dir).unwrap();
+        manifest.store(&disk, dir).unwrap();
+        let written = read_whole(&disk, &dir.join(MANIFEST), 1 << 20).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), V1.trim_end());
+        assert_eq!(Manifest::load(&disk, dir).unwrap(), manifest);
+    }
+
+    #[test]
+    fn damage_is_told_with_the_file() {
+        let check = |text: &str, want: &str| {
+            let said = load(text).unwrap_err().to_string();
+            assert!(said.starts_with("/h/manifest.json: ") && said.contains(want), "{said}");
+        };
+        check("", "EOF");
+        check(&V1.replace("\"rows\": 1500", "\"rows\": \"1500\""), "invalid type");
+        check(&V1.replace("2019-07-05", "2019-07-35"), "is not a day");
+        check(&V1.replace("\"version\": 1", "\"version\": 2"), "this program reads 'mulgil-history' version 1");
+        check(&V1.replace("\"generation\"", "\"generations\""), "unknown field");
+    }
+}

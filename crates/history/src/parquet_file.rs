@@ -1,0 +1,153 @@
+//! One Parquet file of the history: how it is written, what is noted of it, and when it is removed.
+
+use crate::error::HistoryError;
+use crate::layout::{APPEND_TIME, Layout, OFFSET, RECEIVE_TIME};
+use crate::manifest::{FileEntry, OffsetRange};
+use arrow::array::RecordBatch;
+use mulgil_disk::{Disk, OpenMode};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Rows of one row group: the unit of parallel reading, and what a writer holds in memory (encoded).
+const ROW_GROUP_ROWS: usize = 256 * 1024;
+/// Rows of one page: the unit of skipping, by the page index.
+const PAGE_ROWS: usize = 8 * 1024;
+const ZSTD_LEVEL: i32 = 3;
+const WRITE_BUFFER_BYTES: usize = 1 << 20;
+
+/// A file of the manifest. Shared by every snapshot that may read it.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    pub entry: FileEntry,
+    pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    /// No longer in the manifest: removed with the last snapshot that knows it.
+    doomed: AtomicBool,
+}
+
+impl DataFile {
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, stream: &str, entry: FileEntry) -> Arc<Self> {
+        let path = entry.path(dir, stream);
+        Arc::new(Self { entry, path, disk, doomed: AtomicBool::new(false) })
+    }
+
+    pub fn doom(&self) {
+        self.doomed.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if !self.doomed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.disk.remove(&self.path) {
+            tracing::warn!(%error, "a file that left the history is removed when it is opened next");
+        }
+    }
+}
+
+/// Writes sorted batches as one file and makes it durable, its name too. Returns its size in bytes.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    layout: &Layout,
+    batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
+) -> Result<u64, HistoryError> {
+    let dir = path.parent().expect("invariant: a file of the history stands in a day's folder");
+    disk.create_dir_all(dir)?;
+    let file = disk.open(path, OpenMode::Create)?;
+    let sink = std::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, mulgil_disk::Writer(Arc::clone(&file)));
+    let doing = || format!("writing {}", path.display());
+    let mut writer =
+        ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout))).map_err(HistoryError::internal(doing()))?;
+    for batch in batches {
+        writer.write(&batch?).map_err(HistoryError::internal(doing()))?;
+    }
+    let mut sink = writer.into_inner().map_err(HistoryError::internal(doing()))?;
+    sink.flush().map_err(HistoryError::internal(doing()))?;
+    file.sync_data()?;
+    disk.sync_dir(dir)?;
+    Ok(file.size_bytes()?)
+}
+
+/// No bloom filters: the rows are sorted by key, so the page index finds a key's pages exactly.
+fn properties(layout: &Layout) -> WriterProperties {
+    let sorting = layout.sort_indices().map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: true });
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("invariant: the level is between 1 and 22")))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_sorting_columns(Some(sorting.to_vec()));
+    // Rising or nearly rising within a key: differences are far smaller than a dictionary.
+    let rising = [OFFSET, APPEND_TIME, RECEIVE_TIME, layout.stream.columns[layout.stream.event_time].name.as_str()];
+    for name in rising {
+        let column = ColumnPath::from(name);
+        properties =
+            properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    properties.build()
+}
+
+/// What the manifest notes of a sorted, non-empty batch, but for its file's name and size.
+pub(crate) fn describe(layout: &Layout, batch: &RecordBatch) -> FileEntry {
+    let (keys, times) = (layout.keys(batch), layout.event_times(batch).values());
+    let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
+    let mut ranges: Vec<OffsetRange> = Vec::new();
+    for ((partition, offset), time) in partitions.iter().zip(offsets).zip(times) {
+        let (partition, offset) = (*partition as u32, *offset as u64);
+        match ranges.iter_mut().find(|r| r.partition == partition) {
+            Some(r) => {
+                r.first = r.first.min(offset);
+                r.last = r.last.max(offset);
+                r.rows += 1;
+                r.event_time_max = r.event_time_max.max(*time);
+            }
+            None => ranges.push(OffsetRange { partition, first: offset, last: offset, rows: 1, event_time_max: *time }),
+        }
+    }
+    ranges.sort_by_key(|r| r.partition);
+    let time_max = times.iter().copied().max().unwrap_or_default();
+    FileEntry {
+        day: crate::day::Day::of(time_max),
+        name: String::new(),
+        rows: batch.num_rows() as u64,
+        bytes: 0,
+        event_time_min: times.iter().copied().min().unwrap_or_default(),
+        event_time_max: time_max,
+        key_min: keys.value(0).to_owned(),
+        key_max: keys.value(batch.num_rows() - 1).to_owned(),
+        offsets: ranges,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mulgil_disk::MemDisk;
+
+    #[test]
+    fn a_doomed_file_lives_as_long_as_a_reader() {
+        let disk = MemDisk::new(0);
+        let text = include_str!("../testdata/manifest-v1.json");
+        let manifest: crate::manifest::Manifest = serde_json::from_str(text).unwrap();
+        let entry = manifest.streams["trades"].files[0].clone();
+        let file = DataFile::new(Arc::new(disk.clone()), Path::new("/h"), "trades", entry);
+        disk.create_dir_all(file.path.parent().unwrap()).unwrap();
+        disk.open(&file.path, OpenMode::Create).unwrap();
+        let (path, reader) = (file.path.clone(), Arc::clone(&file));
+        file.doom();
+        drop(file);
+        assert!(disk.open(&path, OpenMode::Read).is_ok());
+        drop(reader);
+        assert!(disk.open(&path, OpenMode::Read).unwrap_err().is_missing());
+    }
+}
