@@ -68,7 +68,7 @@ fn cargo_tests(filter: Option<&str>, tools: Option<&Tools>) -> Result<Tally> {
     command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
     if let Some(tools) = tools {
         command.envs(tools.python.iter().map(|p| ("MULGIL_PYTHON", p)));
-        command.envs(tools.chromium.iter().map(|c| ("MULGIL_CHROMIUM", c)));
+        command.envs(tools.chromium.iter().map(|c| ("CHROMIUM", c)));
     }
     let (mut tally, succeeded) = streamed(&mut command, cargo_line)?;
     if !succeeded && tally.n_failed == 0 {

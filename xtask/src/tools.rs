@@ -40,9 +40,9 @@ fn make_venv(folder: &PathBuf) -> Result<()> {
     process::read(process::command("python3").args(["-m", "venv", "--clear"]).arg(folder)).map(drop)
 }
 
-/// A Chromium for the test of the page; `MULGIL_CHROMIUM` names another.
+/// A Chromium for the test of the page; `CHROMIUM` names another.
 pub fn chromium() -> Result<PathBuf> {
-    let named = std::env::var("MULGIL_CHROMIUM").ok();
+    let named = std::env::var("CHROMIUM").ok();
     let candidates = named.iter().map(String::as_str).chain(["/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome"]);
     if let Some(found) = candidates.into_iter().find(|c| process::exists(c)) {
         return Ok(PathBuf::from(found));
