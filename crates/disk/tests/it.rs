@@ -1,5 +1,5 @@
 //! Both disks keep the same promises; the one in memory also breaks them on request.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::io::Write;
 use std::path::Path;
@@ -61,7 +61,13 @@ fn folders_list_rename_and_remove() {
         assert_eq!(names(disk, &dir), []);
         assert_eq!(removed.size_bytes().unwrap(), 1, "an open file outlives its name");
         assert!(disk.remove(&dir.join("b")).unwrap_err().is_missing());
+        let above = dir.parent().unwrap();
+        assert_eq!(disk.list_dirs(above).unwrap(), ["y"]);
+        assert!(disk.remove_dir(above).is_err(), "not empty");
         assert!(disk.free_bytes(&dir).unwrap() > 0);
+        disk.remove_dir(&dir).unwrap();
+        assert!(disk.list_dirs(above).unwrap().is_empty() && disk.list_dirs(&dir).unwrap_err().is_missing());
+        assert!(disk.remove_dir(&dir).unwrap_err().is_missing());
     });
 }
 

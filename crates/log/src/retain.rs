@@ -20,6 +20,9 @@ pub struct Retained {
     pub held_by: Option<(TopicPartition, Offset)>,
 }
 
+/// A partition, and where it ends in a segment.
+type End = (TopicPartition, Offset);
+
 enum Candidate {
     None,
     Held(TopicPartition, Offset),
@@ -62,7 +65,7 @@ impl Journal {
     }
 
     /// The segment that is to go next, with the end of each partition that has rows in it.
-    fn oldest_due(&self) -> Option<(Arc<Segment>, Vec<(TopicPartition, Offset)>)> {
+    fn oldest_due(&self) -> Option<(Arc<Segment>, Vec<End>)> {
         let view = self.view.read();
         let oldest = view.sealed.front().filter(|_| self.is_due(&view))?;
         let end_here = |end: &PartitionEnd| {
