@@ -11,6 +11,7 @@ pub fn describe() {
     describe_gauge!("mulgil_ws_buffered_bytes", "Frames that clients have not taken yet, all clients together.");
     describe_counter!("mulgil_ws_frames_sent_total", "Frames handed to WebSockets.");
     describe_counter!("mulgil_ws_slow_disconnects_total", "WebSockets closed because their client read too slowly.");
+    describe_counter!("mulgil_ws_candle_late_rows_total", "Trades too late for any candle that a client still watches, per client.");
     describe_gauge!("mulgil_sse_clients", "Open event streams.");
     describe_counter!("mulgil_sse_events_sent_total", "Events handed to event streams.");
     describe_counter!("mulgil_http_refused_total", "Requests and connections refused, by reason.");
@@ -32,6 +33,10 @@ pub fn refused(reason: &'static str) {
 
 pub fn slow_disconnect() {
     counter!("mulgil_ws_slow_disconnects_total").increment(1);
+}
+
+pub fn late_row() {
+    counter!("mulgil_ws_candle_late_rows_total").increment(1);
 }
 
 pub fn events_sent(n: u64) {

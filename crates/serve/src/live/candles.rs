@@ -1,6 +1,7 @@
 //! Candles as they grow: trades folded into windows aligned to the epoch, shown whenever they changed.
 
 use super::chunk::{Chunk, newest};
+use crate::measure;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Decimal128Type;
 use mulgil_model::candle::{Candle, Side, Tick};
@@ -24,8 +25,6 @@ pub struct Candles {
     newest: i64,
     /// Windows before this were not read from their start.
     floor: i64,
-    /// Rows too late for any kept window.
-    pub n_late: u64,
     /// The subscription's id; None writes the simple protocol's frames.
     id: Option<String>,
 }
@@ -67,7 +66,7 @@ impl Candles {
         let ((price, price_scale), (quantity, quantity_scale)) = (decimal("price")?, decimal("quantity")?);
         let columns = Columns { price, quantity, side: schema.index_of("side"), price_scale, quantity_scale };
         let tick_us = i64::from(tick_seconds) * 1_000_000;
-        Some(Self { tick_us, columns, symbols: HashMap::new(), newest: i64::MIN, floor: align(floor, tick_us), n_late: 0, id })
+        Some(Self { tick_us, columns, symbols: HashMap::new(), newest: i64::MIN, floor: align(floor, tick_us), id })
     }
 
     /// Folds the rows in that pass `picked`. Changed windows that must be let go are written to `out` first.
@@ -86,7 +85,7 @@ impl Candles {
             }
             let windows = self.symbols.get_mut(symbol).expect("inserted above");
             if start < windows.floor {
-                self.n_late += 1;
+                measure::late_row();
                 continue;
             }
             windows.add(start, &tick);

@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Which alerts; None means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -187,6 +187,8 @@ impl Events {
                     return Some(format!(": beat\nid: {}\n\n", self.token().encode()));
                 }
             }
+            // Commits that follow closely are looked at together.
+            sleep(self.app.pace()).await;
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Selection {
     pub filter: Filter,
     pub form: Form,
     legs: Vec<Leg>,
+    /// All places as (leg, place), and whose turn it is: a busy one does not starve the others.
+    order: Vec<(usize, usize)>,
+    turn: usize,
     phase: Phase,
     latest: Latest,
     candles: Option<Candles>,
@@ -152,8 +155,9 @@ impl Selection {
             let places = places.collect::<Result<Vec<_>, PortError>>()?;
             legs.push(Leg { info, places });
         }
-        let mut selection =
-            Self { id: spec.id, filter, form: spec.form, legs, phase: Phase::Live, latest: Latest::default(), candles: None };
+        let order = legs.iter().enumerate().flat_map(|(l, leg)| (0..leg.places.len()).map(move |p| (l, p))).collect();
+        let (phase, latest) = (Phase::Live, Latest::default());
+        let mut selection = Self { id: spec.id, filter, form: spec.form, legs, order, turn: 0, phase, latest, candles: None };
         let recovered = selection.place(hub, spec.start)?;
         Ok((selection, recovered))
     }
@@ -280,13 +284,13 @@ impl Selection {
     pub fn pull(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
         let mut n_rows = 0;
         let pulled = loop {
-            let n = self.pass(hub, tick, out)?;
+            let n = self.pass(hub, tick, bytes_max, out)?;
             n_rows += n;
             self.advance_phase(out);
             if n == 0 {
                 break Pulled::CaughtUp;
             }
-            if n_rows >= PULL_ROWS_MAX || out.iter().map(String::len).sum::<usize>() >= bytes_max {
+            if n_rows >= PULL_ROWS_MAX || bytes_of(out) >= bytes_max {
                 break Pulled::More;
             }
         };
@@ -296,48 +300,63 @@ impl Selection {
         Ok(pulled)
     }
 
-    /// One chunk of each partition; the number of rows looked at.
-    fn pass(&mut self, hub: &Hub, tick: u64, out: &mut Vec<String>) -> Result<usize, PullError> {
+    /// One chunk of each partition, from where the last pass ended; the number of rows looked at.
+    fn pass(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<usize, PullError> {
         let mut n_rows = 0;
-        for l in 0..self.legs.len() {
-            let mut text = String::new();
-            for p in 0..self.legs[l].places.len() {
-                let chunk = match self.step(hub, l, p, tick) {
-                    Ok(Some(chunk)) => chunk,
-                    Ok(None) => continue,
-                    Err(e) => {
-                        // The places have moved over these rows already.
-                        if !text.is_empty() {
-                            out.push(self.rows_frame(hub, l, &text));
-                        }
-                        return Err(e);
-                    }
-                };
-                let place = &mut self.legs[l].places[p];
-                let range = chunk.range_from(place.at);
-                place.at = chunk.next();
-                n_rows += range.len();
-                let picked = range.filter(|row| self.filter.takes(&chunk, *row));
-                match self.form {
-                    Form::Stream => picked.for_each(|row| join(&mut text, chunk.json(row))),
-                    Form::Cache => picked.for_each(|row| self.latest.add(l, &chunk, row)),
-                    Form::Candles { .. } => {
-                        let mut let_go = Vec::new();
-                        self.candles.as_mut().expect("made when opened").fold(&chunk, picked, &mut let_go);
-                        if self.phase != Phase::Opening {
-                            out.append(&mut let_go);
-                        }
-                    }
-                }
-                if text.len() >= FRAME_BYTES {
-                    out.push(self.rows_frame(hub, l, &std::mem::take(&mut text)));
-                }
+        // Rows of one stream that are not in a frame yet.
+        let mut text = String::new();
+        let mut open_leg = 0;
+        for _ in 0..self.order.len() {
+            let (leg, place) = self.order[self.turn];
+            if leg != open_leg || text.len() >= FRAME_BYTES {
+                self.close_frame(hub, open_leg, &mut text, out);
+                open_leg = leg;
             }
-            if !text.is_empty() {
-                out.push(self.rows_frame(hub, l, &text));
+            let chunk = match self.step(hub, leg, place, tick) {
+                Ok(chunk) => chunk,
+                Err(e) => {
+                    // The places have moved over these rows already.
+                    self.close_frame(hub, open_leg, &mut text, out);
+                    return Err(e);
+                }
+            };
+            if let Some(chunk) = chunk {
+                n_rows += self.take(leg, place, &chunk, &mut text, out);
+            }
+            self.turn = (self.turn + 1) % self.order.len();
+            if text.len() + bytes_of(out) >= bytes_max {
+                break;
             }
         }
+        self.close_frame(hub, open_leg, &mut text, out);
         Ok(n_rows)
+    }
+
+    /// Moves a place over a chunk and takes what the filter wants; the number of rows looked at.
+    fn take(&mut self, leg: usize, place: usize, chunk: &Arc<Chunk>, text: &mut String, out: &mut Vec<String>) -> usize {
+        let place = &mut self.legs[leg].places[place];
+        let range = chunk.range_from(place.at);
+        place.at = chunk.next();
+        let n_rows = range.len();
+        let picked = range.filter(|row| self.filter.takes(chunk, *row));
+        match self.form {
+            Form::Stream => picked.for_each(|row| join(text, chunk.json(row))),
+            Form::Cache => picked.for_each(|row| self.latest.add(leg, chunk, row)),
+            Form::Candles { .. } => {
+                let mut let_go = Vec::new();
+                self.candles.as_mut().expect("made when opened").fold(chunk, picked, &mut let_go);
+                if self.phase != Phase::Opening {
+                    out.append(&mut let_go);
+                }
+            }
+        }
+        n_rows
+    }
+
+    fn close_frame(&self, hub: &Hub, leg: usize, text: &mut String, out: &mut Vec<String>) {
+        if !text.is_empty() {
+            out.push(self.rows_frame(hub, leg, &std::mem::take(text)));
+        }
     }
 
     fn step(&self, hub: &Hub, leg: usize, place: usize, tick: u64) -> Result<Option<Arc<Chunk>>, PullError> {
@@ -398,6 +417,10 @@ impl Selection {
 
 fn align(time_us: i64, tick_seconds: u32) -> i64 {
     time_us - time_us.rem_euclid(i64::from(tick_seconds) * 1_000_000)
+}
+
+fn bytes_of(frames: &[String]) -> usize {
+    frames.iter().map(String::len).sum()
 }
 
 fn join(text: &mut String, row: &str) {

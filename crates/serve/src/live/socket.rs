@@ -290,7 +290,7 @@ impl Client {
         }
         if now >= self.next_ping {
             self.next_ping = now + limits.ws_ping_every;
-            self.pinged = Some(now);
+            self.pinged.get_or_insert(now);
             self.outbox.push(Message::Ping(bytes::Bytes::new()));
             self.tell_cursors();
         }

@@ -64,7 +64,8 @@ impl Market {
             StreamInfo { schema: Arc::new(streams::trades(topic("trades"), decimals, vec![]).unwrap()), partitions: n_partitions },
             StreamInfo { schema: Arc::new(streams::bars(topic("trades.bars.1m"), decimals).unwrap()), partitions: n_partitions },
         ];
-        let partitions = streams.iter().flat_map(|s| (0..s.partitions).map(|p| ((s.schema.stream.clone(), Partition(p)), Kept::default()))).collect();
+        let partitions =
+            streams.iter().flat_map(|s| (0..s.partitions).map(|p| ((s.schema.stream.clone(), Partition(p)), Kept::default()))).collect();
         Arc::new(Self {
             epoch: Mutex::new("e1"),
             streams: Mutex::new(streams),
@@ -154,13 +155,15 @@ impl Feed for Market {
 
     fn bounds(&self, stream: &Topic, partition: Partition) -> Result<Bounds, PortError> {
         let partitions = self.partitions.lock();
-        let kept = partitions.get(&(stream.clone(), partition)).ok_or_else(|| PortError::new(PortErrorKind::NotFound, "no such partition"))?;
+        let kept =
+            partitions.get(&(stream.clone(), partition)).ok_or_else(|| PortError::new(PortErrorKind::NotFound, "no such partition"))?;
         Ok(Bounds { first: Offset(kept.first), next: Offset(kept.rows.len() as u64) })
     }
 
     fn read(&self, stream: &Topic, partition: Partition, from: ReadFrom, max_rows: usize) -> Result<Rows, PortError> {
         let not_found = || PortError::new(PortErrorKind::NotFound, "no such place");
-        let schema = self.streams.lock().iter().find(|s| s.schema.stream == *stream).map(|s| Arc::clone(&s.schema)).ok_or_else(not_found)?;
+        let schema =
+            self.streams.lock().iter().find(|s| s.schema.stream == *stream).map(|s| Arc::clone(&s.schema)).ok_or_else(not_found)?;
         let partitions = self.partitions.lock();
         let kept = partitions.get(&(stream.clone(), partition)).ok_or_else(not_found)?;
         let time_of = |batch: &RecordBatch| {
@@ -209,7 +212,14 @@ impl Ingest for Market {
                     None => {
                         answer.rejected += 1;
                         let reason = "symbol is missing".to_owned();
-                        answer.problems.push(RowProblem { row: i as u64, line: i as u64 + 1, column: 1, field: Some("symbol".into()), reason, original: line.into() });
+                        answer.problems.push(RowProblem {
+                            row: i as u64,
+                            line: i as u64 + 1,
+                            column: 1,
+                            field: Some("symbol".into()),
+                            reason,
+                            original: line.into(),
+                        });
                     }
                 }
             }
@@ -228,7 +238,8 @@ impl Past for Market {
             let (word, n) = request.sql.split_once(' ').ok_or_else(refuse)?;
             let n: usize = n.parse().map_err(|_| refuse())?;
             let schema = self.schema("trades");
-            let batches: Vec<_> = (0..n.min(request.rows_max)).map(|i| Ok(trade_batch(&schema, &trade("A,1", 0, 100 + i as i128, 1, i)))).collect();
+            let batches: Vec<_> =
+                (0..n.min(request.rows_max)).map(|i| Ok(trade_batch(&schema, &trade("A,1", 0, 100 + i as i128, 1, i)))).collect();
             let error = (word == "fail").then(|| Err(PortError::new(PortErrorKind::Timeout, "the query took too long")));
             Ok(SqlAnswer { schema: Arc::clone(schema.arrow()), batches: Box::pin(futures::stream::iter(batches.into_iter().chain(error))) })
         }
@@ -263,7 +274,10 @@ impl Past for Market {
             }
             let is_last = found.len() <= request.limit;
             found.truncate(request.limit);
-            let next = found.last().filter(|_| !is_last).map(|(t, p, o, _)| SearchCursor { at: EventTime(*t), tie: SearchTie::Tick { partition: *p, offset: *o } });
+            let next = found
+                .last()
+                .filter(|_| !is_last)
+                .map(|(t, p, o, _)| SearchCursor { at: EventTime(*t), tie: SearchTie::Tick { partition: *p, offset: *o } });
             let batches: Vec<_> = found.into_iter().map(|f| f.3).collect();
             let batch = arrow::compute::concat_batches(schema.arrow(), &batches).unwrap();
             Ok(SearchPage { schema, batch, next })

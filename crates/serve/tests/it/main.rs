@@ -1,0 +1,9 @@
+//! The server over real sockets, with a small log in memory behind its ports.
+#![allow(clippy::unwrap_used)]
+
+mod events;
+mod live;
+mod market;
+mod policy;
+mod rest;
+mod socket;
