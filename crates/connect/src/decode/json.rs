@@ -40,7 +40,7 @@ pub(crate) fn read_object(table: &mut Table, row: &[u8], line: u64) -> Result<()
 fn set_raw(table: &mut Table, column: usize, raw: &str, at: usize) -> Result<(), Refusal> {
     let unescaped;
     let value = match raw.as_bytes().first() {
-        Some(b'"') if memchr::memchr(b'\\', raw.as_bytes()).is_none() => Value::Text(raw.trim_matches('"')),
+        Some(b'"') if memchr::memchr(b'\\', raw.as_bytes()).is_none() => Value::Text(raw.get(1..raw.len() - 1).unwrap_or_default()),
         Some(b'"') => {
             unescaped = sonic_rs::from_str::<String>(raw).map_err(|e| Refusal::row(at, syntax_reason(&e)))?;
             Value::Text(&unescaped)

@@ -100,7 +100,7 @@ fn to_avro_messages(batch: &RecordBatch) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn all_formats_agree(rows in rows()) {

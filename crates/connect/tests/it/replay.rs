@@ -229,7 +229,7 @@ fn reference(files: &[Vec<i64>]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn merging_equals_sorting_and_resumes_anywhere(files in proptest::collection::vec(times(), 1..5), batch_rows in 1usize..40, resume_rows in 1usize..40) {

@@ -94,7 +94,7 @@ fn the_same_however_it_is_asked() {
 
 #[test]
 fn prices_stand_on_the_grid_and_ids_are_distinct() {
-    let batch = simulator(&config()).next_rows(30_000);
+    let batch = simulator(&config()).next_rows(12_000);
     let markets: BTreeMap<&str, Market> = INSTRUMENTS.iter().map(|i| (i.symbol, i.market)).collect();
     let (prices, quantities) = (decimals(&batch, "price"), decimals(&batch, "quantity"));
     let mut ids = BTreeSet::new();
@@ -156,7 +156,7 @@ fn anomalies_are_labelled_and_real() {
 
 #[test]
 fn sessions_are_kept_and_busiest_at_the_ends() {
-    let config = SimulatorConfig { hours: Hours::Session, rate: 2.0, symbols: vec!["005930".into(), "AAPL".into()], ..config() };
+    let config = SimulatorConfig { hours: Hours::Session, rate: 0.5, symbols: vec!["005930".into(), "AAPL".into()], ..config() };
     let mut simulator = simulator(&config);
     let mut by_hour: BTreeMap<(String, i64), usize> = BTreeMap::new();
     for day in 0..7 {

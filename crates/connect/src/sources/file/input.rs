@@ -58,7 +58,7 @@ pub(crate) struct InputFile {
 const SNIFF_BYTES: usize = 4_096;
 
 /// Bytes read at a time to hash a file.
-const HASH_CHUNK_BYTES: usize = 256 << 10;
+const HASH_CHUNK_BYTES: usize = 64 << 10;
 
 impl InputFile {
     /// Reads the whole file once, for its hash. A format that is given is taken; else the name tells it, else the first bytes.
