@@ -149,7 +149,8 @@ impl AlertBatch {
         let score: ArrayRef = Arc::new(self.score.finish());
         let thresholds: ArrayRef = Arc::new(self.thresholds.finish());
         let columns = vec![
-            id, key, event_time, stream, rule, version, severity, mode, state, score, message, condition, evidence, thresholds, partition, offset, first,
+            id, key, event_time, stream, rule, version, severity, mode, state, score, message, condition, evidence, thresholds, partition,
+            offset, first,
         ];
         RecordBatch::try_new(Arc::clone(output.arrow()), columns)
     }

@@ -18,7 +18,7 @@ use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource
 use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Ast, Query, UnaryOperator, Value, Visit, Visitor};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Ast, Query, UnaryOperator, Value, Visit, Visitor, visit_expressions_mut};
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
@@ -33,8 +33,8 @@ pub const TEXT_BYTES_MAX: usize = 4_096;
 pub const DEPTH_MAX: usize = 40;
 /// Columns, literals and operations of one expression.
 pub const NODES_MAX: usize = 400;
-/// How deep the parser follows brackets and operators.
-const PARSER_DEPTH_MAX: usize = 40;
+/// How deep the parser follows brackets and prefixes: an unoptimised build takes some 50 KB of stack for each.
+const PARSER_DEPTH_MAX: usize = 20;
 
 #[derive(Debug, Clone)]
 pub struct Expression {
@@ -68,6 +68,10 @@ impl Expression {
     /// The expression in a normal form: the same whatever spaces and brackets it was typed with.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    pub fn is_number(&self) -> bool {
+        self.kind.is_numeric()
     }
 
     /// (x, k, y) where the expression says x > k * y or x >= k * y, with names x and y and a number k.
@@ -141,9 +145,51 @@ fn parse(text: &str) -> Result<Ast, String> {
     let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_DEPTH_MAX).try_with_sql(text).map_err(|e| explain(&e))?;
     let ast = parser.parse_expr().map_err(|e| explain(&e))?;
     match parser.peek_token().token {
-        Token::EOF => Ok(ast),
+        Token::EOF => {
+            check_size(&ast)?;
+            Ok(normal(ast))
+        }
         other => Err(explain(&format!("it goes on with '{other}' where it should end"))),
     }
+}
+
+/// Breaks off at the first level that is too deep, so that nothing after it needs to fear for the stack.
+fn check_size(ast: &Ast) -> Result<(), String> {
+    struct Size {
+        depth: usize,
+        n_nodes: usize,
+    }
+    impl Visitor for Size {
+        type Break = ();
+        fn pre_visit_expr(&mut self, _ast: &Ast) -> ControlFlow<()> {
+            self.depth += 1;
+            self.n_nodes += 1;
+            if self.depth > DEPTH_MAX || self.n_nodes > NODES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+        fn post_visit_expr(&mut self, _ast: &Ast) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+    }
+    match ast.visit(&mut Size { depth: 0, n_nodes: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(format!(
+            "the expression is too large: {DEPTH_MAX} levels and {NODES_MAX} parts are allowed; split it with features or more rules"
+        )),
+    }
+}
+
+/// Names without quotes do not depend on their case, so neither does the text.
+fn normal(mut ast: Ast) -> Ast {
+    let _ = visit_expressions_mut(&mut ast, |e| {
+        if let Ast::Identifier(name) = e
+            && name.quote_style.is_none()
+        {
+            name.value = name.value.to_lowercase();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    ast
 }
 
 fn compile(ast: Ast, scope: &Scope) -> Result<(DataType, Arc<dyn PhysicalExpr>), DataFusionError> {
@@ -162,19 +208,18 @@ fn plain(error: &DataFusionError) -> String {
     text.lines().next().unwrap_or("").chars().take(SHOWN_MAX).collect()
 }
 
-/// Walks the syntax tree before anything is planned: bounds it, refuses what is no function of the row, and notes names and literals.
+/// Walks the syntax tree before anything is planned: refuses what is no function of the row, and notes names and literals.
 struct Survey<'a> {
     scope: &'a Scope,
     columns: Vec<usize>,
     thresholds: Vec<(String, Vec<String>)>,
     comparisons: Vec<Option<String>>,
     negative: bool,
-    n_nodes: usize,
 }
 
 impl<'a> Survey<'a> {
     fn of(ast: &Ast, scope: &'a Scope) -> Result<Self, String> {
-        let mut survey = Self { scope, columns: Vec::new(), thresholds: Vec::new(), comparisons: Vec::new(), negative: false, n_nodes: 0 };
+        let mut survey = Self { scope, columns: Vec::new(), thresholds: Vec::new(), comparisons: Vec::new(), negative: false };
         match ast.visit(&mut survey) {
             ControlFlow::Break(reason) => Err(*reason),
             ControlFlow::Continue(()) => Ok(survey),
@@ -182,17 +227,14 @@ impl<'a> Survey<'a> {
     }
 
     fn check(&mut self, ast: &Ast) -> Result<(), String> {
-        self.n_nodes += 1;
-        if self.comparisons.len() > DEPTH_MAX || self.n_nodes > NODES_MAX {
-            return Err(format!("the expression is too large: {DEPTH_MAX} levels and {NODES_MAX} parts are allowed; split it with features or more rules"));
-        }
         match ast {
-            Ast::Identifier(name) => {
-                let name = if name.quote_style.is_none() { name.value.to_lowercase() } else { name.value.clone() };
-                self.column(&name)
+            Ast::Identifier(name) => self.column(&name.value),
+            Ast::CompoundIdentifier(_) | Ast::CompoundFieldAccess { .. } => {
+                Err(format!("'{ast}' cannot be used: write the column's name alone, without a dot"))
             }
-            Ast::CompoundIdentifier(_) | Ast::CompoundFieldAccess { .. } => Err(format!("'{ast}' cannot be used: write the column's name alone, without a dot")),
-            Ast::Function(call) if call.over.is_some() || call.filter.is_some() => Err(format!("'{ast}' cannot be used: window functions are features here")),
+            Ast::Function(call) if call.over.is_some() || call.filter.is_some() => {
+                Err(format!("'{ast}' cannot be used: window functions are features here"))
+            }
             Ast::Function(call) => check_function(&call.name.to_string()),
             Ast::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(**expr, Ast::Value(_)) => {
                 self.negative = true;
@@ -291,7 +333,9 @@ fn check_function(name: &str) -> Result<(), String> {
         return Ok(());
     }
     if AGGREGATES.contains(&name.as_str()) {
-        return Err(format!("'{name}' looks at many rows, an expression at one: declare a feature with agg = \"{name}…\" and use its name"));
+        return Err(format!(
+            "'{name}' looks at many rows, an expression at one: declare a feature with agg = \"{name}…\" and use its name"
+        ));
     }
     if FUNCTIONS.refused.contains(&name) {
         return Err(format!("function '{name}' cannot be used: the same row must always give the same answer, with bounded memory"));

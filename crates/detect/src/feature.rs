@@ -99,10 +99,22 @@ impl Feature {
         check_window(aggregate, spec, window).map_err(fail)?;
         let kind = output_kind(aggregate, source).map_err(fail)?;
         let filter = spec.filter.as_deref().map(|text| Expression::condition(text, &Scope::of_row(schema))).transpose().map_err(fail)?;
-        let state = format!("{} {} {window} {}", spec.name, canonical(aggregate, column.as_deref()), filter.as_ref().map_or("", |f| f.text()));
+        let state =
+            format!("{} {} {window} {}", spec.name, canonical(aggregate, column.as_deref()), filter.as_ref().map_or("", |f| f.text()));
         let text = format!("{state} {} {}", spec.warm_up, spec.including);
         let id = xxh3_64(state.as_bytes());
-        Ok(Self { name: spec.name.clone(), kind, text, id, aggregate, source, window, filter, warm_up: spec.warm_up, including: spec.including })
+        Ok(Self {
+            name: spec.name.clone(),
+            kind,
+            text,
+            id,
+            aggregate,
+            source,
+            window,
+            filter,
+            warm_up: spec.warm_up,
+            including: spec.including,
+        })
     }
 
     pub fn filter(&self) -> Option<&Expression> {
@@ -195,7 +207,8 @@ impl Feature {
                 lag.value(row.latest, micros, tolerance).map_or((FeatureValue::Null, None), |(v, offset)| (self.number(v), Some(offset)))
             }
             Body::Latest(last) if seen > 0 => {
-                let since = last.map(|(at, offset)| (FeatureValue::Int(i128::from(row.event_time.saturating_sub(at).max(0))), Some(offset)));
+                let since =
+                    last.map(|(at, offset)| (FeatureValue::Int(i128::from(row.event_time.saturating_sub(at).max(0))), Some(offset)));
                 since.unwrap_or((FeatureValue::Null, None))
             }
             Body::Latest(_) => (FeatureValue::Null, None),
@@ -272,7 +285,9 @@ impl Feature {
             }
             (Body::Latest(last), _) => {
                 let later = last.is_none_or(|(before, _)| row.event_time >= before);
-                Some(if later { *last = Some((row.event_time, row.offset)) })
+                Some(if later {
+                    *last = Some((row.event_time, row.offset))
+                })
             }
             (_, None) => None,
         };
@@ -301,7 +316,8 @@ fn canonical(aggregate: Aggregate, column: Option<&str>) -> String {
 /// A feature stands beside the columns in expressions, so it follows their rules and may not hide one.
 fn check_name(name: &str, schema: &StreamSchema) -> Result<(), String> {
     let mut bytes = name.bytes();
-    let valid = bytes.next().is_some_and(|b| b.is_ascii_lowercase()) && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let valid =
+        bytes.next().is_some_and(|b| b.is_ascii_lowercase()) && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !valid {
         return Err("a feature's name is made of a-z, 0-9 and '_' and begins with a letter".to_owned());
     }
@@ -314,7 +330,8 @@ fn check_window(aggregate: Aggregate, spec: &FeatureSpec, window: Window) -> Res
     if windowless && window != Window::Lifetime {
         return Err(format!("'{}' has no window: remove window = '{window}'", spec.agg));
     }
-    let before_only = matches!(aggregate, Aggregate::LagRows { .. } | Aggregate::LagTime { .. } | Aggregate::TimeSince | Aggregate::FirstSeen);
+    let before_only =
+        matches!(aggregate, Aggregate::LagRows { .. } | Aggregate::LagTime { .. } | Aggregate::TimeSince | Aggregate::FirstSeen);
     if before_only && spec.including {
         return Err(format!("'{}' looks at earlier rows only: remove including = true", spec.agg));
     }
@@ -326,7 +343,13 @@ fn output_kind(aggregate: Aggregate, source: Option<Source>) -> Result<ColumnTyp
         return Ok(if aggregate == Aggregate::TimeSince { ColumnType::Decimal { precision: 20, scale: 6 } } else { ColumnType::Int });
     };
     let kind = source.kind();
-    let number = || if source.scale().is_some() && kind != ColumnType::Timestamp { Ok(()) } else { Err(format!("it needs an int, decimal or float column, this one is {kind}")) };
+    let number = || {
+        if source.scale().is_some() && kind != ColumnType::Timestamp {
+            Ok(())
+        } else {
+            Err(format!("it needs an int, decimal or float column, this one is {kind}"))
+        }
+    };
     Ok(match aggregate {
         Aggregate::Count | Aggregate::Distinct => ColumnType::Int,
         Aggregate::TimeSince => ColumnType::Decimal { precision: 20, scale: 6 },

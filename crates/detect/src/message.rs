@@ -54,7 +54,9 @@ impl Template {
                 rest = after;
                 continue;
             }
-            let end = rest.find('}').filter(|_| brace == "{").ok_or_else(|| format!("message '{text}' has a '{brace}' without its other half: write {brace}{brace} for the sign itself"))?;
+            let end = rest.find('}').filter(|_| brace == "{").ok_or_else(|| {
+                format!("message '{text}' has a '{brace}' without its other half: write {brace}{brace} for the sign itself")
+            })?;
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
@@ -119,21 +121,28 @@ fn write_value(out: &mut String, value: &dyn Array, decimals: Option<usize>) {
         DataType::UInt64 => out.push_str(&grouped(&value.as_primitive::<UInt64Type>().value(0).to_string())),
         DataType::Float64 => out.push_str(&float_text(value.as_primitive::<Float64Type>().value(0), decimals)),
         DataType::Decimal128(_, scale) => out.push_str(&decimal_text(value.as_primitive::<Decimal128Type>().value(0), *scale, decimals)),
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => out.push_str(&format_micros(value.as_primitive::<TimestampMicrosecondType>().value(0))),
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => {
+            out.push_str(&format_micros(value.as_primitive::<TimestampMicrosecondType>().value(0)))
+        }
         _ => out.push_str(&arrow::util::display::array_value_to_string(value, 0).unwrap_or_default()),
     }
 }
 
 /// Two decimals, or for small numbers four digits that count.
 fn float_text(x: f64, decimals: Option<usize>) -> String {
-    let decimals = decimals.unwrap_or_else(|| if x == 0.0 || x.abs() >= 1.0 || !x.is_finite() { 2 } else { (3 - x.abs().log10().floor() as i32).clamp(2, 18) as usize });
+    let decimals = decimals.unwrap_or_else(|| {
+        if x == 0.0 || x.abs() >= 1.0 || !x.is_finite() { 2 } else { (3 - x.abs().log10().floor() as i32).clamp(2, 18) as usize }
+    });
     let text = format!("{x:.decimals$}");
     grouped(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text })
 }
 
 /// The exact value, or rounded half to even where decimals are given.
 fn decimal_text(unscaled: i128, scale: i8, decimals: Option<usize>) -> String {
-    let rounded = decimals.and_then(|d| i8::try_from(d).ok()).filter(|d| *d < scale).and_then(|d| Some((decimal::divide(unscaled, scale, 1, 0, d)?, d)));
+    let rounded = decimals
+        .and_then(|d| i8::try_from(d).ok())
+        .filter(|d| *d < scale)
+        .and_then(|d| Some((decimal::divide(unscaled, scale, 1, 0, d)?, d)));
     let (unscaled, scale) = rounded.unwrap_or((unscaled, scale));
     grouped(&decimal::format(unscaled, scale))
 }
@@ -162,7 +171,14 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        for (x, want) in [(61.304, "61.3"), (1234567.891, "1,234,567.89"), (0.0, "0"), (-0.000012345678, "-0.00001235"), (f64::NAN, "NaN"), (100.0, "100")] {
+        for (x, want) in [
+            (61.304, "61.3"),
+            (1234567.891, "1,234,567.89"),
+            (0.0, "0"),
+            (-0.000012345678, "-0.00001235"),
+            (f64::NAN, "NaN"),
+            (100.0, "100"),
+        ] {
             assert_eq!(float_text(x, None), want);
         }
         assert_eq!(float_text(61.35, Some(1)), "61.4");

@@ -29,6 +29,10 @@ pub const COOLDOWN_DEFAULT: &str = "30m";
 /// The most levels of one rule.
 pub const LEVELS_MAX: usize = 16;
 
+/// What a message of ours repeats at most: characters of the condition, and values. The alert's other columns have all of it.
+const MESSAGE_CONDITION_MAX: usize = 200;
+const MESSAGE_VALUES_MAX: usize = 8;
+
 /// A rule as it is written in the config.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +135,8 @@ impl Rule {
 
 fn check_name(name: &str) -> Result<(), String> {
     let mut bytes = name.bytes();
-    let valid = bytes.next().is_some_and(|b| b.is_ascii_lowercase()) && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+    let valid = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
     if valid { Ok(()) } else { Err("a rule's name is made of a-z, 0-9, '_' and '-' and begins with a letter".to_owned()) }
 }
 
@@ -151,7 +156,10 @@ fn parse_test(spec: &RuleSpec, scope: &Scope) -> Result<Test, String> {
         (Some(value), Some(levels), when) => {
             let levels = Levels::new(levels)?;
             // Alone first, so that its errors speak of what the user wrote.
-            Expression::value(value, scope)?;
+            let measured = Expression::value(value, scope)?;
+            if !measured.is_number() {
+                return Err(format!("value '{}' is not a number", measured.text()));
+            }
             let level = Expression::value(&levels.sql(value), scope)?;
             Ok(Test::Levels { when, level, levels })
         }
@@ -217,12 +225,12 @@ impl Test {
     fn default_message(&self, scope: &Scope, schema: &StreamSchema) -> String {
         let columns = self.columns();
         let named = columns.iter().filter(|i| **i != schema.key).map(|i| format!("{0} {{{0}}}", scope.name(*i)));
-        let values: Vec<String> = named.collect();
+        let values: Vec<String> = named.take(MESSAGE_VALUES_MAX).collect();
         let values = if values.is_empty() { String::new() } else { format!(" ({})", values.join(", ")) };
         match self {
             Self::Each { when } | Self::Transition { when } => match when.as_multiple() {
                 Some((x, k, of)) => format!("{{key}}: {x} {{{x}}} is {{{x} / {of}:1}} x {of} (threshold {k} x)"),
-                None => format!("{{key}}: {}{values}", braced(when.text())),
+                None => format!("{{key}}: {}{values}", braced(&spelling::shown_within(when.text(), MESSAGE_CONDITION_MAX))),
             },
             Self::Levels { .. } => format!("{{key}}: level {{level}} {{state}}{values}"),
         }
@@ -262,7 +270,9 @@ impl Levels {
 
     /// The threshold that `level` stands for; `0` for none.
     pub fn name(&self, level: i32) -> String {
-        let nth = |mut of: Box<dyn Iterator<Item = &f64> + '_>| of.nth(level.unsigned_abs() as usize - 1).map_or_else(String::new, f64::to_string);
+        let nth = |mut of: Box<dyn Iterator<Item = &f64> + '_>| {
+            of.nth(level.unsigned_abs() as usize - 1).map_or_else(String::new, f64::to_string)
+        };
         match level {
             0 => "0".to_owned(),
             1.. => nth(Box::new(self.0.iter().filter(|l| **l > 0.0))),

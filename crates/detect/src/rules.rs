@@ -14,7 +14,10 @@ use crate::message::About;
 use crate::rule::{Rule, RuleSpec, Test, change};
 use crate::scope::Scope;
 use crate::source::View;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, RecordBatch, TimestampMicrosecondBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, RecordBatch,
+    TimestampMicrosecondBuilder,
+};
 use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use mulgil_engine::error::EngineError;
@@ -107,12 +110,29 @@ pub struct RulesOperator {
 
 impl RulesOperator {
     /// Takes the features and rules that are declared for `schema`'s stream and leaves the others.
-    pub fn new(name: &str, schema: Arc<StreamSchema>, features: &[FeatureSpec], rules: &[RuleSpec], options: RulesOptions) -> Result<Self, DetectError> {
+    pub fn new(
+        name: &str,
+        schema: Arc<StreamSchema>,
+        features: &[FeatureSpec],
+        rules: &[RuleSpec],
+        options: RulesOptions,
+    ) -> Result<Self, DetectError> {
         let definitions = Definitions::compile(&schema, features, rules, &options)?;
         let output = alert_stream(&schema)?;
         let marks = Marks::of(&schema);
         let keys = Keyed::new(name, "keys", options.hot_keys_max);
-        Ok(Self { name: name.to_owned(), schema, output, options, definitions, marks, keys, generation: 1, counts: RuleCounts::default(), n_unswept: 0 })
+        Ok(Self {
+            name: name.to_owned(),
+            schema,
+            output,
+            options,
+            definitions,
+            marks,
+            keys,
+            generation: 1,
+            counts: RuleCounts::default(),
+            n_unswept: 0,
+        })
     }
 
     /// Changes the definitions between two batches. Features whose name, aggregate, window and filter did not change keep their state, and
@@ -190,7 +210,14 @@ impl RulesOperator {
     }
 
     /// Cool-downs, transitions and levels, in row order.
-    fn raise(&mut self, input: &Input<'_>, store: &dyn StateStore, batch: &RecordBatch, candidates: &[Candidate], firsts: &[Vec<Option<u64>>]) -> Result<RecordBatch, EngineError> {
+    fn raise(
+        &mut self,
+        input: &Input<'_>,
+        store: &dyn StateStore,
+        batch: &RecordBatch,
+        candidates: &[Candidate],
+        firsts: &[Vec<Option<u64>>],
+    ) -> Result<RecordBatch, EngineError> {
         let rows = input.rows;
         let mut alerts = AlertBatch::new(&self.schema, rows.partition);
         let (keys, times) = (rows.keys(), rows.event_times());
@@ -264,7 +291,9 @@ impl Operator for RulesOperator {
     fn on_message(&mut self, message: &str, _at: Offset, _store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
         let fail = |reason: String| EngineError::Operator { operator: self.name.clone(), reason };
         let next: Reloaded = serde_json::from_str(message).map_err(|e| fail(format!("the new rules cannot be read: {e}")))?;
-        self.reload(&next.features, &next.rules).map(|_| ()).map_err(|e| EngineError::Operator { operator: self.name.clone(), reason: e.to_string() })
+        self.reload(&next.features, &next.rules)
+            .map(|_| ())
+            .map_err(|e| EngineError::Operator { operator: self.name.clone(), reason: e.to_string() })
     }
 
     fn stats(&self) -> OperatorStats {
@@ -294,7 +323,10 @@ impl Definitions {
         if let Some(twice) = rules.iter().enumerate().find(|(i, r)| rules[..*i].iter().any(|o| o.name == r.name)) {
             return Err(DetectError::Rule { rule: twice.1.name.clone(), reason: "it is declared twice".to_owned() });
         }
-        let too_many = || DetectError::Rule { rule: stream.to_owned(), reason: format!("a stream may have {DEFINITIONS_MAX} features and as many rules") };
+        let too_many = || DetectError::Rule {
+            rule: stream.to_owned(),
+            reason: format!("a stream may have {DEFINITIONS_MAX} features and as many rules"),
+        };
         if features.len() > DEFINITIONS_MAX || rules.len() > DEFINITIONS_MAX {
             return Err(too_many());
         }
@@ -327,7 +359,12 @@ impl Definitions {
 }
 
 /// Per feature, which rows pass its filter; None for no filter.
-fn accepted(definitions: &Definitions, schema: &StreamSchema, rows: &Rows, counts: &mut RuleCounts) -> Result<Vec<Option<BooleanArray>>, ArrowError> {
+fn accepted(
+    definitions: &Definitions,
+    schema: &StreamSchema,
+    rows: &Rows,
+    counts: &mut RuleCounts,
+) -> Result<Vec<Option<BooleanArray>>, ArrowError> {
     let scope = Scope::of_row(schema);
     if definitions.features.iter().all(|f| f.filter().is_none()) {
         return Ok(vec![None; definitions.features.len()]);

@@ -19,7 +19,12 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// Cuts a quoted word, so that a long one does not become a long error.
 pub fn shown(text: &str) -> String {
-    if text.chars().count() <= SHOWN_CHARS_MAX { text.to_owned() } else { text.chars().take(SHOWN_CHARS_MAX).chain("…".chars()).collect() }
+    shown_within(text, SHOWN_CHARS_MAX)
+}
+
+/// As [`shown`], with another limit.
+pub fn shown_within(text: &str, n_chars: usize) -> String {
+    if text.chars().count() <= n_chars { text.to_owned() } else { text.chars().take(n_chars).chain("…".chars()).collect() }
 }
 
 #[cfg(test)]

@@ -79,7 +79,11 @@ impl Squares {
 /// The nearest float, up to the rounding of two halves.
 pub fn to_f64(n: i256) -> f64 {
     let (low, high) = n.to_parts();
-    if high == 0 || (high == -1 && low >> 127 == 1) { low.cast_signed() as f64 + if high == 0 && low >> 127 == 1 { 2f64.powi(128) } else { 0.0 } } else { high as f64 * 2f64.powi(128) + low as f64 }
+    if high == 0 || (high == -1 && low >> 127 == 1) {
+        low.cast_signed() as f64 + if high == 0 && low >> 127 == 1 { 2f64.powi(128) } else { 0.0 }
+    } else {
+        high as f64 * 2f64.powi(128) + low as f64
+    }
 }
 
 impl Measure for Squares {

@@ -32,9 +32,13 @@ pub const SPAN_MAX: i64 = 400 * 86_400 * 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// Rows with an event time in (T - width, T], where T is the latest event time of the key so far, the row under test included.
-    Span { micros: i64 },
+    Span {
+        micros: i64,
+    },
     /// The last N rows in order of arrival that pass the filter and are not null.
-    Last { rows: u64 },
+    Last {
+        rows: u64,
+    },
     Lifetime,
 }
 
@@ -47,9 +51,12 @@ impl Window {
         }
         if let Some(n) = text.strip_prefix("last ") {
             let rows = n.trim().parse().ok().filter(|n| (1..=LAST_MAX).contains(n));
-            return rows.map(|rows| Self::Last { rows }).ok_or_else(|| format!("window '{text}' must be 'last N' with N from 1 to {LAST_MAX}"));
+            return rows
+                .map(|rows| Self::Last { rows })
+                .ok_or_else(|| format!("window '{text}' must be 'last N' with N from 1 to {LAST_MAX}"));
         }
-        let micros = parse_duration(text).map_err(|_| format!("'{text}' is not a window: write a duration such as 10s, 1h or 24h, or 'last 20', or 'lifetime'"))?;
+        let micros = parse_duration(text)
+            .map_err(|_| format!("'{text}' is not a window: write a duration such as 10s, 1h or 24h, or 'last 20', or 'lifetime'"))?;
         check_span(micros, text)?;
         Ok(Self::Span { micros })
     }
@@ -100,9 +107,14 @@ pub enum Aggregate {
     Zscore,
     Ewma(ewma::Decay),
     /// The value `rows` rows earlier, 1 being the row before.
-    LagRows { rows: u64 },
+    LagRows {
+        rows: u64,
+    },
     /// The value as of `micros` earlier, if it is not older than `tolerance` more.
-    LagTime { micros: i64, tolerance: i64 },
+    LagTime {
+        micros: i64,
+        tolerance: i64,
+    },
     /// Different values.
     Distinct,
     FirstSeen,

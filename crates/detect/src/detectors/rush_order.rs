@@ -243,7 +243,10 @@ impl RushOrder {
         }
         evidence.push_str(&format!(",\"price\":{price}}}"));
         let seconds = self.settings.bucket as f64 / 1e6;
-        let message = format!("{key}: {} rush orders within {seconds} s, {:.1} sigma above the usual (threshold {}), price {ratio:.3} x its recent mean", burst.n, burst.z, self.settings.z_min);
+        let message = format!(
+            "{key}: {} rush orders within {seconds} s, {:.1} sigma above the usual (threshold {}), price {ratio:.3} x its recent mean",
+            burst.n, burst.z, self.settings.z_min
+        );
         Alert {
             key,
             event_time: trade.at,
@@ -473,4 +476,87 @@ fn read_list<T>(bytes: &mut Bytes<'_>, read: impl Fn(&mut Bytes<'_>, i64) -> Res
             read(bytes, at)
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use expect_test::expect_file;
+    use proptest::prelude::*;
+
+    fn settings() -> Settings {
+        let second = 1_000_000;
+        Settings {
+            bucket: 60 * second,
+            window_buckets: 5,
+            price_buckets: 3,
+            min_obs: 1,
+            z_min: 1.0,
+            count_min: 2,
+            price_ratio: 0.5,
+            sigma_floor: 1.0,
+            cooldown: 1,
+        }
+    }
+
+    fn watch(trades: &[(i64, i64, bool)]) -> Symbol {
+        let trade = |(offset, (ms, price, buy)): (usize, &(i64, i64, bool))| Trade {
+            at: ms * 1_000,
+            offset: offset as u64,
+            price: i128::from(*price),
+            buy: *buy,
+        };
+        let mut symbol = Symbol::new(&trade((0, &trades[0])), &settings());
+        trades.iter().enumerate().for_each(|t| symbol.add(&trade(t), &settings()));
+        symbol
+    }
+
+    proptest! {
+        /// Against counting everything again from the trades.
+        #[test]
+        fn counts_are_what_they_say(steps in prop::collection::vec((-30_000i64..60_000, 1i64..9, any::<bool>()), 1..40)) {
+            let mut now = 1_000_000;
+            let trades: Vec<(i64, i64, bool)> = steps.iter().map(|(step, price, buy)| {
+                // Half of the trades share the millisecond of the latest.
+                let at = if step % 2 == 0 { now } else { now + step };
+                now = now.max(at);
+                (at, *price, *buy)
+            }).collect();
+            let symbol = watch(&trades);
+            let present = now.div_euclid(60_000);
+            let buys = |ms: i64| trades.iter().filter(|t| t.2 && t.0 == ms).count() as u64;
+            let bucket_sum = |b: i64| trades.iter().filter(|t| t.2 && t.0.div_euclid(60_000) == b && buys(t.0) > 1).count() as u64;
+            let window = present - 5..=present;
+            let recent: Vec<_> = trades.iter().filter(|t| t.0.div_euclid(60_000) > present - 3).collect();
+            prop_assert_eq!(symbol.sum, window.clone().map(bucket_sum).sum::<u64>());
+            prop_assert_eq!(symbol.squares, window.map(|b| u128::from(bucket_sum(b)).pow(2)).sum::<u128>());
+            prop_assert_eq!(symbol.price_n, recent.len() as u64);
+            prop_assert_eq!(symbol.price_sum, recent.iter().map(|t| i128::from(t.1)).sum::<i128>());
+            let mut bytes = Vec::new();
+            symbol.write(&mut bytes);
+            prop_assert_eq!(Symbol::read(&bytes).unwrap(), symbol);
+        }
+    }
+
+    /// The layout of version 1 must keep opening.
+    #[test]
+    fn stored_state_keeps_opening() {
+        let symbol = watch(&[
+            (1_000_000, 7, true),
+            (1_000_000, 8, true),
+            (1_070_000, 9, false),
+            (1_090_000, 9, true),
+            (1_090_000, 9, true),
+            (1_090_000, 10, true),
+        ]);
+        let mut bytes = Vec::new();
+        symbol.write(&mut bytes);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        expect_file!["../../testdata/rush-order-v1.hex"].assert_eq(&hex);
+        assert_eq!(Symbol::read(&bytes).unwrap(), symbol);
+        for n in 0..bytes.len() {
+            assert!(Symbol::read(&bytes[..n]).is_err(), "cut at {n}");
+        }
+    }
 }

@@ -36,7 +36,7 @@ fn rush_orders() {
     // Before its warm-up it says nothing; nor does a burst without a rising price.
     let quiet = |text: &str, table: &str| show(&run(&|| build(&config(text), &schema).unwrap(), &trade_rows(table), &[], false), &["rule"]);
     assert_eq!(quiet("type = 'rush_order'\nmin_obs = 7\nz_min = 8", &pump()), "");
-    assert_eq!(quiet("type = 'rush_order'\nmin_obs = 5\nz_min = 8\nprice_ratio = 1.2", &pump()), "");
+    assert_eq!(quiet("type = 'rush_order'\nmin_obs = 5\nz_min = 8\nprice_ratio = 1.5", &pump()), "");
     assert_eq!(quiet("type = 'rush_order'\nmin_obs = 5\nz_min = 8\nmode = 'off'", &pump()), "");
     assert_eq!(quiet("type = 'rush_order'", &pump()), "");
 }

@@ -1,11 +1,13 @@
 //! What expressions may say, and what the hostile ones get.
 
-use crate::harness::{operator, trade_schema, alerts_of};
+use crate::harness::{alerts_of, operator, trade_schema};
 use expect_test::expect;
 
 fn error(when: &str) -> String {
     let when = when.replace('\\', "\\\\").replace('"', "\\\"");
-    let config = format!("[feature.volume_ema]\nstream = 'trades'\nagg = 'ewma(quantity, 0.05)'\n[rule.r]\nstream = 'trades'\nseverity = 'low'\nwhen = \"{when}\"");
+    let config = format!(
+        "[feature.volume_ema]\nstream = 'trades'\nagg = 'ewma(quantity, 0.05)'\n[rule.r]\nstream = 'trades'\nseverity = 'low'\nwhen = \"{when}\""
+    );
     operator(&trade_schema(), &config).err().map_or_else(|| "ok\n".to_owned(), |e| format!("{e}\n"))
 }
 
@@ -75,9 +77,23 @@ fn large_ones_are_refused_and_nothing_overflows() {
         "abs(".repeat(100) + "price" + &")".repeat(100) + " > 1",
         "1 + ".repeat(900) + "price > 1",
     ];
-    let short = |text: String| text.lines().next().unwrap_or_default().chars().rev().take(120).collect::<Vec<_>>().into_iter().rev().collect::<String>() + "\n";
+    let short = |text: String| {
+        text.lines().next().unwrap_or_default().chars().rev().take(120).collect::<Vec<_>>().into_iter().rev().collect::<String>() + "\n"
+    };
     expect![[r#"
-    "#]].assert_eq(&cases.map(|c| short(error(&c))).concat());
+        ((((((((((((((((((((((((((((((((((((((((((((((((((…' is not a SQL expression: sql parser error: recursion limit exceeded
+        ot not not not not not not not not not not not not …' is not a SQL expression: it goes on with 'not' where it should end
+        - - - - - - - - - - - - - - - - - - - - - - - - - …' is not a SQL expression: sql parser error: recursion limit exceeded
+        ok
+        rule 'r': the expression is too large: 40 levels and 400 parts are allowed; split it with features or more rules
+        rule 'r': an expression may have 4096 bytes, this one has 13995
+        ok
+        rule 'r': the expression is too large: 40 levels and 400 parts are allowed; split it with features or more rules
+         price > 1 then case when price > 1 then case when …' is not a SQL expression: it goes on with 'end' where it should end
+        s(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(…' is not a SQL expression: sql parser error: recursion limit exceeded
+        rule 'r': the expression is too large: 40 levels and 400 parts are allowed; split it with features or more rules
+    "#]]
+    .assert_eq(&cases.map(|c| short(error(&c))).concat());
 }
 
 /// One row per case: what the condition gives. Null is not true.
@@ -85,7 +101,9 @@ fn large_ones_are_refused_and_nothing_overflows() {
 fn logic_is_that_of_sql() {
     let fires = |when: &str| {
         let when = when.replace('"', "\\\"");
-        let config = format!("[feature.before]\nstream = 'trades'\nagg = 'lag(price)'\n[rule.r]\nstream = 'trades'\nseverity = 'low'\ncooldown = '0'\nwhen = \"{when}\"\nmessage = '{{quantity}}'");
+        let config = format!(
+            "[feature.before]\nstream = 'trades'\nagg = 'lag(price)'\n[rule.r]\nstream = 'trades'\nseverity = 'low'\ncooldown = '0'\nwhen = \"{when}\"\nmessage = '{{quantity}}'"
+        );
         let rows = "A 0 0.10 1 BUY\nA 1 0 2 -\nA 2 0.30 3 SELL\n";
         format!("{when}: {}\n", alerts_of(&config, rows, &["message"]).replace('\n', " "))
     };
@@ -112,9 +130,32 @@ fn logic_is_that_of_sql() {
         "date_part('hour', event_time at time zone 'Asia/Seoul') = 9",
         "extract(second from event_time) >= 2",
         "PRICE > 0.2",
-        "null",
         "coalesce(before, 0) = 0",
     ];
     expect![[r#"
-    "#]].assert_eq(&cases.map(fires).concat());
+        price >= 0.1: 1 3 
+        price > 0.09999999999999999999: 1 3 
+        price = 0.1 + 0.0: 1 
+        price * 3 = 0.3: 1 
+        quantity > 1: 2 3 
+        amount = 0.9: 3 
+        before is null: 1 
+        before < price: 3 
+        not (before < price): 2 
+        before < price or side = 'SELL': 3 
+        before < price and side = 'BUY': 
+        side <> 'BUY': 3 
+        side is distinct from 'BUY': 2 3 
+        1 / price > 5: 1 
+        abs(price - before) > 0.05 * before: 2 3 
+        price / before > 0: 
+        case symbol when 'A' then quantity >= 2 else false end: 2 3 
+        symbol in ('A', 'B') and quantity between 2 and 3: 2 3 
+        upper(lower(symbol)) like 'A%': 1 2 3 
+        date_part('hour', event_time at time zone 'Asia/Seoul') = 9: 1 2 3 
+        extract(second from event_time) >= 2: 3 
+        PRICE > 0.2: 3 
+        coalesce(before, 0) = 0: 
+    "#]]
+    .assert_eq(&cases.map(fires).concat());
 }

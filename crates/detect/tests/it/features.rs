@@ -5,7 +5,9 @@ use expect_test::{Expect, expect};
 
 /// Prints what each row sees of the feature `f`.
 fn check(feature: &str, table: &str, want: Expect) {
-    let config = format!("[feature.f]\nstream = 'trades'\n{feature}\n[rule.show]\nstream = 'trades'\nwhen = 'true or f is null'\nseverity = 'low'\ncooldown = '0'\nmessage = '{{key}} {{f:6}}'\n");
+    let config = format!(
+        "[feature.f]\nstream = 'trades'\n{feature}\n[rule.show]\nstream = 'trades'\nwhen = 'true or f is null'\nseverity = 'low'\ncooldown = '0'\nmessage = '{{key}} {{f:6}}'\n"
+    );
     want.assert_eq(&alerts_of(&config, table, &["message"]));
 }
 
@@ -21,7 +23,10 @@ const TRADES: &str = "
 
 #[test]
 fn counts_and_sums() {
-    check("agg = 'count'\nwindow = '10s'", TRADES, expect![[r#"
+    check(
+        "agg = 'count'\nwindow = '10s'",
+        TRADES,
+        expect![[r#"
         A 0
         A 1
         B 0
@@ -29,8 +34,12 @@ fn counts_and_sums() {
         A 2
         A 2
         A 3
-    "#]]);
-    check("agg = 'count'\nwindow = '10s'\nincluding = true", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'count'\nwindow = '10s'\nincluding = true",
+        TRADES,
+        expect![[r#"
         A 1
         A 2
         B 1
@@ -38,8 +47,12 @@ fn counts_and_sums() {
         A 3
         A 3
         A 4
-    "#]]);
-    check("agg = 'sum(quantity)'\nwindow = '10s'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'sum(quantity)'\nwindow = '10s'",
+        TRADES,
+        expect![[r#"
         A 0
         A 1
         B 0
@@ -47,8 +60,12 @@ fn counts_and_sums() {
         A 2
         A 4
         A 9
-    "#]]);
-    check("agg = 'sum(amount)'\nwindow = 'last 2'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'sum(amount)'\nwindow = 'last 2'",
+        TRADES,
+        expect![[r#"
         A 0
         A 10
         B 0
@@ -56,8 +73,12 @@ fn counts_and_sums() {
         A 22
         A 48
         A 108
-    "#]]);
-    check("agg = 'sum(amount)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'sum(amount)'",
+        TRADES,
+        expect![[r#"
         A 0
         A 10
         B 0
@@ -65,8 +86,12 @@ fn counts_and_sums() {
         A 32
         A 80
         A 140
-    "#]]);
-    check("agg = 'avg(price)'\nwindow = 'lifetime'\nwarm_up = 2", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'avg(price)'\nwindow = 'lifetime'\nwarm_up = 2",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -74,8 +99,12 @@ fn counts_and_sums() {
         A 10.166667
         A 10.625
         A 10.9
-    "#]]);
-    check("agg = 'stddev(price)'\nwindow = 'last 3'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'stddev(price)'\nwindow = 'last 3'",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -83,8 +112,12 @@ fn counts_and_sums() {
         A 0.763763
         A 1.258306
         A 1.443376
-    "#]]);
-    check("agg = 'ratio(price)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'ratio(price)'",
+        TRADES,
+        expect![[r#"
         A unknown
         A 1.1
         B unknown
@@ -92,8 +125,12 @@ fn counts_and_sums() {
         A 1.180328
         A 1.129412
         A 0.733945
-    "#]]);
-    check("agg = 'zscore(price)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'zscore(price)'",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -101,12 +138,16 @@ fn counts_and_sums() {
         A 2.400397
         A 1.240216
         A -2.543468
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn extremes_and_lags() {
-    check("agg = 'min(price)'\nwindow = '10s'", TRADES, expect![[r#"
+    check(
+        "agg = 'min(price)'\nwindow = '10s'",
+        TRADES,
+        expect![[r#"
         A unknown
         A 10
         B unknown
@@ -114,8 +155,12 @@ fn extremes_and_lags() {
         A 9.5
         A 9.5
         A 9.5
-    "#]]);
-    check("agg = 'max(price)'\nwindow = 'last 2'\nincluding = true", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'max(price)'\nwindow = 'last 2'\nincluding = true",
+        TRADES,
+        expect![[r#"
         A 10
         A 11
         B 99
@@ -123,8 +168,12 @@ fn extremes_and_lags() {
         A 12
         A 12
         A 12
-    "#]]);
-    check("agg = 'max(event_time)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'max(event_time)'",
+        TRADES,
+        expect![[r#"
         A unknown
         A 2026-01-01T00:00:00Z
         B unknown
@@ -132,8 +181,12 @@ fn extremes_and_lags() {
         A 2026-01-01T00:00:04Z
         A 2026-01-01T00:00:10Z
         A 2026-01-01T00:00:11Z
-    "#]]);
-    check("agg = 'lag(price)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'lag(price)'",
+        TRADES,
+        expect![[r#"
         A unknown
         A 10
         B unknown
@@ -141,8 +194,12 @@ fn extremes_and_lags() {
         A 9.5
         A 12
         A 12
-    "#]]);
-    check("agg = 'lag(price, 3)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'lag(price, 3)'",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -150,8 +207,12 @@ fn extremes_and_lags() {
         A 10
         A 11
         A 9.5
-    "#]]);
-    check("agg = \"lag(price, '5s')\"", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = \"lag(price, '5s')\"",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -159,8 +220,12 @@ fn extremes_and_lags() {
         A 9.5
         A 9.5
         A 9.5
-    "#]]);
-    check("agg = \"lag(price, '5s', '2s')\"", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = \"lag(price, '5s', '2s')\"",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -168,12 +233,16 @@ fn extremes_and_lags() {
         A 9.5
         A unknown
         A unknown
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn averages_that_forget() {
-    check("agg = 'ewma(price, 0.5)'\nwarm_up = 2", TRADES, expect![[r#"
+    check(
+        "agg = 'ewma(price, 0.5)'\nwarm_up = 2",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -181,8 +250,12 @@ fn averages_that_forget() {
         A 10
         A 11
         A 11.5
-    "#]]);
-    check("agg = \"ewma(price, halflife '1s')\"", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = \"ewma(price, halflife '1s')\"",
+        TRADES,
+        expect![[r#"
         A unknown
         A 10
         B unknown
@@ -190,12 +263,16 @@ fn averages_that_forget() {
         A 9.625
         A 11.962891
         A 11.981445
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn values_and_recency() {
-    check("agg = 'distinct(side)'\nwindow = '10s'", TRADES, expect![[r#"
+    check(
+        "agg = 'distinct(side)'\nwindow = '10s'",
+        TRADES,
+        expect![[r#"
         A 0
         A 1
         B 0
@@ -203,8 +280,12 @@ fn values_and_recency() {
         A 2
         A 1
         A 2
-    "#]]);
-    check("agg = 'first_seen(side)'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'first_seen(side)'",
+        TRADES,
+        expect![[r#"
         A yes
         A yes
         B yes
@@ -212,8 +293,12 @@ fn values_and_recency() {
         A no
         A no
         A unknown
-    "#]]);
-    check("agg = 'first_seen(side)'\nwindow = '5s'\nwarm_up = 1", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'first_seen(side)'\nwindow = '5s'\nwarm_up = 1",
+        TRADES,
+        expect![[r#"
         A unknown
         A yes
         B unknown
@@ -221,8 +306,12 @@ fn values_and_recency() {
         A yes
         A yes
         A unknown
-    "#]]);
-    check("agg = 'time_since'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'time_since'",
+        TRADES,
+        expect![[r#"
         A unknown
         A 1
         B unknown
@@ -230,12 +319,16 @@ fn values_and_recency() {
         A 6
         A 1
         A 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn filters() {
-    check("agg = 'count'\nwindow = '1h'\nwhere = \"side = 'BUY'\"", TRADES, expect![[r#"
+    check(
+        "agg = 'count'\nwindow = '1h'\nwhere = \"side = 'BUY'\"",
+        TRADES,
+        expect![[r#"
         A 0
         A 1
         B 0
@@ -243,8 +336,12 @@ fn filters() {
         A 2
         A 3
         A 3
-    "#]]);
-    check("agg = 'time_since'\nwhere = 'amount > 20'", TRADES, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'time_since'\nwhere = 'amount > 20'",
+        TRADES,
+        expect![[r#"
         A unknown
         A unknown
         B unknown
@@ -252,7 +349,8 @@ fn filters() {
         A 9
         A 1
         A 2
-    "#]]);
+    "#]],
+    );
 }
 
 /// The row at 3 s arrives after the one at 12 s: it sees the window (2, 12], and belongs into it. The row at 1 s does not.
@@ -266,49 +364,69 @@ fn late_rows() {
         A 12.5 50 16
         A 13 60 32
     ";
-    check("agg = 'sum(quantity)'\nwindow = '10s'", table, expect![[r#"
+    check(
+        "agg = 'sum(quantity)'\nwindow = '10s'",
+        table,
+        expect![[r#"
         A 0
         A 0
         A 2
         A 6
         A 6
         A 18
-    "#]]);
-    check("agg = 'max(price)'\nwindow = '10s'", table, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'max(price)'\nwindow = '10s'",
+        table,
+        expect![[r#"
         A unknown
         A unknown
         A 20
         A 30
         A 30
         A 50
-    "#]]);
-    check("agg = 'lag(price)'", table, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'lag(price)'",
+        table,
+        expect![[r#"
         A unknown
         A 10
         A 20
         A 30
         A 40
         A 50
-    "#]]);
-    check("agg = \"lag(price, '9s')\"", table, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = \"lag(price, '9s')\"",
+        table,
+        expect![[r#"
         A unknown
         A 10
         A 10
         A 30
         A 30
         A 30
-    "#]]);
-    check("agg = 'time_since'", table, expect![[r#"
+    "#]],
+    );
+    check(
+        "agg = 'time_since'",
+        table,
+        expect![[r#"
         A unknown
         A 11
         A 0
         A 0
         A 0.5
         A 0.5
-    "#]]);
+    "#]],
+    );
 }
 
-/// A key idle for longer than the time to live (30 days) begins anew.
+/// A key idle for longer than the time to live (30 days) begins anew: B, not A, whose own row is what moves the watermark.
 #[test]
 fn idle_keys_are_forgotten() {
     let table = "
@@ -321,8 +439,12 @@ fn idle_keys_are_forgotten() {
         A 9999999 10 1
         C 9999999 10 1
         A 9999999 10 1
+        B 9999999 10 1
     ";
-    check("agg = 'count'", table, expect![[r#"
+    check(
+        "agg = 'count'",
+        table,
+        expect![[r#"
         A 0
         B 0
         A 1
@@ -332,12 +454,15 @@ fn idle_keys_are_forgotten() {
         A 4
         C 0
         A 5
-    "#]]);
+        B 0
+    "#]],
+    );
 }
 
 #[test]
 fn errors_name_the_feature_and_the_way_out() {
-    let error = |feature: &str| operator(&trade_schema(), &format!("[feature.f]\nstream = 'trades'\n{feature}")).err().unwrap().to_string() + "\n";
+    let error =
+        |feature: &str| operator(&trade_schema(), &format!("[feature.f]\nstream = 'trades'\n{feature}")).err().unwrap().to_string() + "\n";
     let cases = [
         "agg = 'cont'",
         "agg = 'sum'",
@@ -386,11 +511,14 @@ fn errors_name_the_feature_and_the_way_out() {
         feature 'f': 'price' is not a condition: it gives Decimal128(12, 2), not true or false
         feature 'f': there is no column or feature 'f' (there are symbol, event_time, price, quantity, side, trade_id, market, currency, backfill, amount)
     "#]].assert_eq(&cases.map(error).concat());
-    let named = |name: &str| operator(&trade_schema(), &format!("[feature.{name}]\nstream = 'trades'\nagg = 'count'")).err().unwrap().to_string() + "\n";
+    let named = |name: &str| {
+        operator(&trade_schema(), &format!("[feature.{name}]\nstream = 'trades'\nagg = 'count'")).err().unwrap().to_string() + "\n"
+    };
     expect![[r#"
         feature 'price': stream 'trades' already has a column of that name
         feature 'amount': stream 'trades' already has a column of that name
         feature 'Count': a feature's name is made of a-z, 0-9 and '_' and begins with a letter
         feature 'a b': a feature's name is made of a-z, 0-9 and '_' and begins with a letter
-    "#]].assert_eq(&["price", "amount", "Count", "'a b'"].map(named).concat());
+    "#]]
+    .assert_eq(&["price", "amount", "Count", "'a b'"].map(named).concat());
 }

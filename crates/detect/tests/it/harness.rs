@@ -1,6 +1,8 @@
 //! Text in, text out: a config, a table of rows, and the alerts that come of them.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use mulgil_detect::error::DetectError;
 use mulgil_detect::feature::FeatureSpec;
 use mulgil_detect::rule::RuleSpec;
@@ -67,7 +69,17 @@ pub fn trade_rows(table: &str) -> Rows {
     let text = |i: usize| Arc::new(StringArray::from(word(i))) as ArrayRef;
     let none = || Arc::new(StringArray::from(vec![None::<&str>; lines.len()])) as ArrayRef;
     let backfill: Vec<Option<bool>> = word(5).iter().map(|w| w.map(|w| w == "backfill")).collect();
-    let columns = vec![text(0), times_array(&times), decimals(2, 12, 2), decimals(3, 16, 4), text(4), none(), none(), none(), Arc::new(BooleanArray::from(backfill))];
+    let columns = vec![
+        text(0),
+        times_array(&times),
+        decimals(2, 12, 2),
+        decimals(3, 16, 4),
+        text(4),
+        none(),
+        none(),
+        none(),
+        Arc::new(BooleanArray::from(backfill)),
+    ];
     rows(trade_schema(), columns)
 }
 
@@ -80,11 +92,27 @@ pub fn bar_rows(bars: &[(i64, &str)]) -> Rows {
         let values: Vec<i128> = bars.iter().map(|(_, c)| decimal::parse(c, 12, 2).unwrap()).collect();
         Arc::new(Decimal128Array::from(values).with_precision_and_scale(12, 2).unwrap()) as ArrayRef
     };
-    let sums = |scale: i8| Arc::new(Decimal128Array::from(vec![10i128.pow(scale as u32); n]).with_precision_and_scale(38, scale).unwrap()) as ArrayRef;
+    let sums = |scale: i8| {
+        Arc::new(Decimal128Array::from(vec![10i128.pow(scale as u32); n]).with_precision_and_scale(38, scale).unwrap()) as ArrayRef
+    };
     let ints = || Arc::new(Int64Array::from(vec![1i64; n])) as ArrayRef;
     let symbol = Arc::new(StringArray::from(vec!["KRW-BTC"; n])) as ArrayRef;
-    let columns =
-        vec![symbol, times_array(&starts), times_array(&ends), price(), price(), price(), price(), sums(4), sums(6), sums(6), ints(), sums(4), sums(4), ints()];
+    let columns = vec![
+        symbol,
+        times_array(&starts),
+        times_array(&ends),
+        price(),
+        price(),
+        price(),
+        price(),
+        sums(4),
+        sums(6),
+        sums(6),
+        ints(),
+        sums(4),
+        sums(4),
+        ints(),
+    ];
     rows(bar_schema(), columns)
 }
 
@@ -108,7 +136,10 @@ pub fn run(make: &dyn Fn() -> Box<dyn Operator>, rows: &Rows, cuts: &[usize], re
         }
         let part = rows.slice(from, to - from);
         let mut now = watermark;
-        let marks = part.event_times().values().iter().map(|t| { now = now.max(t - BOUND); now });
+        let marks = part.event_times().values().iter().map(|t| {
+            now = now.max(t - BOUND);
+            now
+        });
         let watermarks: Vec<i64> = marks.collect();
         let mut out = Outputs::default();
         operator.on_rows(&Input::new(&part, watermark, &watermarks), &store, &mut out).unwrap();

@@ -47,7 +47,8 @@ fn fixed_limits() {
         big_amount | 005930 | 005930: amount > 100000000 (amount 100,000,010)
         big_quantity | BRK.B | BRK.B: quantity > 500 (quantity 1,000)
         big_quantity | 005930 | 005930: quantity > 500 (quantity 501)
-    "#]].assert_eq(&alerts_of(config, rows, &BRIEF));
+    "#]]
+    .assert_eq(&alerts_of(config, rows, &BRIEF));
 }
 
 #[test]
@@ -81,7 +82,12 @@ fn orders_in_ten_seconds() {
     expect![[r#"
         "2026-01-01T00:00:04Z" | raised | A: count_10s >= 5 (count_10s 5) | {"count_10s":5} | {"count_10s >= 5":5} | 104 | 100 | 50.0
         "2026-01-01T00:00:24Z" | raised | A: count_10s >= 5 (count_10s 5) | {"count_10s":5} | {"count_10s >= 5":5} | 110 | 106 | 50.0
-    "#]].assert_eq(&alerts_of(config, rows, &["event_time", "state", "message", "evidence", "thresholds", "input_offset", "first_offset", "score"]));
+    "#]]
+    .assert_eq(&alerts_of(
+        config,
+        rows,
+        &["event_time", "state", "message", "evidence", "thresholds", "input_offset", "first_offset", "score"],
+    ));
 }
 
 #[test]
@@ -90,7 +96,8 @@ fn hundred_trades_in_ten_seconds() {
     let rows: String = (0..300).map(|i| format!("A {} 1 1\n", f64::from(i) * if i < 250 { 0.05 } else { 0.5 })).collect();
     expect![[r#"
         "2026-01-01T00:00:05Z" | A: n >= 100 (n 100) | 100
-    "#]].assert_eq(&alerts_of(config, &rows, &["event_time", "message", "first_offset"]));
+    "#]]
+    .assert_eq(&alerts_of(config, &rows, &["event_time", "message", "first_offset"]));
 }
 
 #[test]
@@ -212,7 +219,8 @@ fn day_volume_against_the_week_with_a_floor() {
     rows.push_str("A 605000 1000 2200000\nB 605000 1000 300000\nA 605100 1000 1\n");
     expect![[r#"
         day_volume | A | "2026-01-08T00:03:20Z" | {"amount_24h":2500000000,"amount_7d":3900000000}
-    "#]].assert_eq(&alerts_of(config, &rows, &["rule", "key", "event_time", "evidence"]));
+    "#]]
+    .assert_eq(&alerts_of(config, &rows, &["rule", "key", "event_time", "evidence"]));
 }
 
 #[test]
@@ -222,31 +230,37 @@ fn marked_rows_are_history() {
         1
         2
         4
-    "#]].assert_eq(&alerts_of(config, "A 0 1 10 - backfill\nA 1 1 10 - live\nA 2 1 10\nA 3 1 10 BUY backfill\nA 4 1 10", &["message"]));
+    "#]]
+    .assert_eq(&alerts_of(config, "A 0 1 10 - backfill\nA 1 1 10 - live\nA 2 1 10\nA 3 1 10 BUY backfill\nA 4 1 10", &["message"]));
 }
 
 #[test]
 fn modes_and_cooldowns() {
-    let rule = |mode: &str, cooldown: &str| format!("[rule.r]\nstream = 'trades'\nwhen = 'price >= 2'\nseverity = 'critical'\nweight = 3\nmode = '{mode}'\n{cooldown}");
+    let rule = |mode: &str, cooldown: &str| {
+        format!("[rule.r]\nstream = 'trades'\nwhen = 'price >= 2'\nseverity = 'critical'\nweight = 3\nmode = '{mode}'\n{cooldown}")
+    };
     let rows = "A 0 2 1\nA 1 2 1\nA 1799.9 2 1\nA 1800 2 1\nA 1700 2 1\nA 1801 1 1\nA 1802 2 1\nB 3 2 1";
     let fires = |config: &str| alerts_of(config, rows, &["mode", "key", "event_time", "score"]);
     expect![[r#"
         shadow | A | "2026-01-01T00:00:00Z" | 97.5
         shadow | A | "2026-01-01T00:30:00Z" | 97.5
         shadow | B | "2026-01-01T00:00:03Z" | 97.5
-    "#]].assert_eq(&fires(&rule("shadow", "")));
+    "#]]
+    .assert_eq(&fires(&rule("shadow", "")));
     assert_eq!(fires(&rule("off", "")), "");
     expect![[r#"
         live | A | "2026-01-01T00:00:00Z" | 97.5
         live | A | "2026-01-01T00:30:02Z" | 97.5
         live | B | "2026-01-01T00:00:03Z" | 97.5
-    "#]].assert_eq(&fires(&rule("live", "transitions_only = true")));
+    "#]]
+    .assert_eq(&fires(&rule("live", "transitions_only = true")));
     // Held back at 1802, reported when it still holds after the cool-down.
     let rows = "A 0 2 1\nA 1 1 1\nA 2 2 1\nA 60 2 1\nA 61 2 1";
     expect![[r#"
         "2026-01-01T00:00:00Z"
         "2026-01-01T00:01:00Z"
-    "#]].assert_eq(&alerts_of(&rule("live", "transitions_only = true\ncooldown = '1m'"), rows, &["event_time"]));
+    "#]]
+    .assert_eq(&alerts_of(&rule("live", "transitions_only = true\ncooldown = '1m'"), rows, &["event_time"]));
 }
 
 #[test]
@@ -255,12 +269,16 @@ fn failures_of_one_row_stay_with_it() {
     expect![[r#"
         1
         1.5
-    "#]].assert_eq(&alerts_of(config, "A 0 1 1\nA 1 0 1\nA 2 1.5 1\nA 3 9 1", &["message"]));
+    "#]]
+    .assert_eq(&alerts_of(config, "A 0 1 1\nA 1 0 1\nA 2 1.5 1\nA 3 9 1", &["message"]));
 }
 
 #[test]
 fn errors_name_the_rule_and_the_way_out() {
-    let error = |rule: &str| operator(&trade_schema(), &format!("[rule.r]\nstream = 'trades'\n{rule}")).err().map_or_else(|| "ok".to_owned(), |e| e.to_string()) + "\n";
+    let error = |rule: &str| {
+        operator(&trade_schema(), &format!("[rule.r]\nstream = 'trades'\n{rule}")).err().map_or_else(|| "ok".to_owned(), |e| e.to_string())
+            + "\n"
+    };
     let cases = [
         "severity = 'hihg'\nwhen = 'true'",
         "severity = 'high'",
@@ -287,7 +305,7 @@ fn errors_name_the_rule_and_the_way_out() {
         rule 'r': there is no column or feature 'prize': did you mean 'price'? (there are symbol, event_time, price, quantity, side, trade_id, market, currency, backfill, amount)
         rule 'r': levels must be 1 to 16 different numbers other than 0
         rule 'r': levels must be 1 to 16 different numbers other than 0
-        ok
+        rule 'r': value 'symbol' is not a number
         rule 'r': in the message, there is no column or feature 'prize': did you mean 'price'? (there are symbol, event_time, price, quantity, side, trade_id, market, currency, backfill, amount)
         rule 'r': message 'a {price b' has a '{' without its other half: write {{ for the sign itself
         rule 'r': message 'a } b' has a '}' without its other half: write }} for the sign itself
@@ -298,7 +316,9 @@ fn errors_name_the_rule_and_the_way_out() {
 #[test]
 fn versions_follow_the_meaning() {
     let version = |extra: &str, window: &str, when: &str| {
-        let config = format!("[feature.n]\nstream = 'trades'\nagg = 'count'\nwindow = '{window}'\n[rule.r]\nstream = 'trades'\nwhen = '{when}'\nseverity = 'low'\n{extra}");
+        let config = format!(
+            "[feature.n]\nstream = 'trades'\nagg = 'count'\nwindow = '{window}'\n[rule.r]\nstream = 'trades'\nwhen = '{when}'\nseverity = 'low'\n{extra}"
+        );
         operator(&trade_schema(), &config).unwrap().rules()[0].version.clone()
     };
     let base = version("", "10s", "n > 5");
@@ -311,7 +331,11 @@ fn versions_follow_the_meaning() {
 
 #[test]
 fn reload_keeps_what_did_not_change() {
-    let config = |window: &str, when: &str| format!("[feature.a]\nstream = 'trades'\nagg = 'count'\n[feature.b]\nstream = 'trades'\nagg = 'count'\nwindow = '{window}'\n[rule.r]\nstream = 'trades'\nwhen = '{when}'\nseverity = 'low'\ncooldown = '0'\nmessage = '{{a}} {{b}}'");
+    let config = |window: &str, when: &str| {
+        format!(
+            "[feature.a]\nstream = 'trades'\nagg = 'count'\n[feature.b]\nstream = 'trades'\nagg = 'count'\nwindow = '{window}'\n[rule.r]\nstream = 'trades'\nwhen = '{when}'\nseverity = 'low'\ncooldown = '0'\nmessage = '{{a}} {{b}}'"
+        )
+    };
     let schema = trade_schema();
     let mut rules = operator(&schema, &config("1h", "true")).unwrap();
     let rows = crate::harness::trade_rows("A 0 1 1\nA 1 1 1\nA 2 1 1\nA 3 1 1");
@@ -319,7 +343,9 @@ fn reload_keeps_what_did_not_change() {
         let part = rows.slice(from, n);
         let mut out = mulgil_engine::output::Outputs::default();
         let watermarks = vec![0; n];
-        rules.on_rows(&mulgil_engine::operator::Input::new(&part, 0, &watermarks), &mulgil_engine::state::MemStore::new(), &mut out).unwrap();
+        rules
+            .on_rows(&mulgil_engine::operator::Input::new(&part, 0, &watermarks), &mulgil_engine::state::MemStore::new(), &mut out)
+            .unwrap();
         show(&out.into_emitted().into_iter().map(|e| e.batch).collect::<Vec<_>>(), &["message"])
     };
     assert_eq!(step(&mut rules, 0, 2), "0 0\n1 1\n");
@@ -330,6 +356,13 @@ fn reload_keeps_what_did_not_change() {
     let (features, bad) = crate::harness::specs(&config("2h", "nonsense > 1"));
     assert!(rules.reload(&features, &bad).is_err());
     let message = serde_json::to_string(&mulgil_detect::rules::Reloaded { features, rules: specs }).unwrap();
-    rules.on_message(&message, mulgil_model::ids::Offset(3), &mulgil_engine::state::MemStore::new(), &mut mulgil_engine::output::Outputs::default()).unwrap();
+    rules
+        .on_message(
+            &message,
+            mulgil_model::ids::Offset(3),
+            &mulgil_engine::state::MemStore::new(),
+            &mut mulgil_engine::output::Outputs::default(),
+        )
+        .unwrap();
     assert_eq!(step(&mut rules, 3, 1), "3 1\n");
 }
