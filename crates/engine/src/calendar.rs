@@ -301,6 +301,10 @@ mod tests {
             2024-01-01 06:00:00+05:45 .. 2024-01-01 06:15:00+05:45 0.25h
         "#]],
         );
+    }
+
+    #[test]
+    fn hours_of_a_day_that_is_longer_or_shorter() {
         check(
             "4h",
             "America/New_York",

@@ -104,22 +104,8 @@ impl<A: StateValue + Merge> Sessions<A> {
         joined.sort_unstable_by_key(|s| s.window.start);
         self.n_open -= joined.iter().filter(|s| !s.published).count();
         window = joined.iter().fold(window, |window, s| window.cover(&s.window));
-        let revision = joined.iter().map(|s| s.revision).max().unwrap_or(0);
-        // A timer that is still to come, no later than the session's end, serves the joined session as well.
-        let armed = joined.iter().filter(|s| !s.published).map(|s| s.armed).min();
-        let mut parts = joined.into_iter();
-        let acc = match parts.next() {
-            Some(first) => {
-                let mut acc = parts.fold(first.acc, |mut acc, part| {
-                    acc.merge(&part.acc);
-                    acc
-                });
-                acc.add(row);
-                acc
-            }
-            None => A::of(row),
-        };
-        let mut session = Session { window, acc, revision, published: false, armed: armed.unwrap_or(i64::MAX) };
+        let mut session = join(joined, window, row);
+        let revision = session.revision;
         if window.end <= watermark {
             publish(Published { key, series: 0, window, acc: &session.acc, revision });
             (session.published, session.revision, session.armed) = (true, revision + 1, i64::MAX);
@@ -183,6 +169,25 @@ impl<A: StateValue + Merge> Sessions<A> {
     pub fn stats(&self) -> OperatorStats {
         OperatorStats { n_late: 0, n_hot: self.table.n_hot(), n_dirty: self.table.n_dirty(), n_open_windows: self.n_open }
     }
+}
+
+/// One session of the given ones, earliest first, and a row. It has no timer (`i64::MAX`) unless one is still to come, no later than the
+/// session's end: that one serves the joined session as well.
+fn join<A: Accumulator<R> + Merge, R>(joined: Vec<Session<A>>, window: Window, row: &R) -> Session<A> {
+    let revision = joined.iter().map(|s| s.revision).max().unwrap_or(0);
+    let armed = joined.iter().filter(|s| !s.published).map(|s| s.armed).min().unwrap_or(i64::MAX);
+    let merged = joined.into_iter().map(|s| s.acc).reduce(|mut acc, part| {
+        acc.merge(&part);
+        acc
+    });
+    let acc = match merged {
+        Some(mut acc) => {
+            acc.add(row);
+            acc
+        }
+        None => A::of(row),
+    };
+    Session { window, acc, revision, published: false, armed }
 }
 
 const VERSION: u8 = 1;
