@@ -62,23 +62,39 @@ fn short_decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
     if text.is_empty() || text.len() > 18 {
         return None;
     }
-    let (mut value, mut n_decimals, mut point) = (0u64, 0usize, false);
-    for b in text {
+    let (mut value, mut n_decimals, mut n_digits, mut point) = (0u64, 0i32, 0, false);
+    for (at, b) in text.iter().enumerate() {
         match b {
             b'0'..=b'9' => {
                 value = value * 10 + u64::from(b - b'0');
-                n_decimals += usize::from(point);
+                n_decimals += i32::from(point);
+                n_digits += 1;
             }
             b'.' if !point => point = true,
+            b'e' | b'E' => {
+                n_decimals -= short_exponent(&text[at + 1..])?;
+                break;
+            }
             _ => return None,
         }
     }
-    if text.len() == usize::from(point) {
-        return None;
-    }
-    let shift = usize::try_from(scale).ok()?.checked_sub(n_decimals)?;
+    let shift = usize::try_from(i32::from(scale) - n_decimals).ok().filter(|_| n_digits > 0)?;
     let value = i128::from(value).checked_mul(i128::from(*POW10.get(shift)?))?;
     (value < decimal::pow10(u32::from(precision.min(decimal::PRECISION_MAX)))).then_some(value)
+}
+
+/// `-05`, `+3`, `12`.
+fn short_exponent(tail: &[u8]) -> Option<i32> {
+    let (sign, digits) = match tail {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] => (1, digits),
+        digits => (1, digits),
+    };
+    match digits {
+        [a @ b'0'..=b'9'] => Some(sign * i32::from(a - b'0')),
+        [a @ b'0'..=b'9', b @ b'0'..=b'9'] => Some(sign * (i32::from(a - b'0') * 10 + i32::from(b - b'0'))),
+        _ => None,
+    }
 }
 
 fn is_not_finite(text: &str) -> bool {
@@ -245,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_short_way_agrees_with_the_long_one(text in "[0-9.]{0,20}", scale in 0i8..=8) {
+        fn the_short_way_agrees_with_the_long_one(text in "[0-9.]{0,12}([eE][-+]?[0-9]{0,3})?", scale in 0i8..=8) {
             if let Some(v) = short_decimal(text.as_bytes(), 18, scale) {
                 prop_assert_eq!(Ok(v), decimal::parse(&text, 18, scale));
             }
