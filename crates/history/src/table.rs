@@ -79,15 +79,12 @@ impl StreamTable {
         &self,
         files: Vec<(Arc<DataFile>, Arc<Statistics>)>,
         n_groups: usize,
-        predicate: Option<Arc<dyn PhysicalExpr>>,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let readers = Arc::new(DiskReaders { footers: Arc::clone(&self.footers) });
-        let mut source = ParquetSource::new(Arc::clone(self.schema_ref())).with_parquet_file_reader_factory(readers);
-        if let Some(predicate) = predicate {
-            source = source.with_predicate(predicate);
-        }
+        // DataFusion's own optimizer hands the filter to this source, where it skips row groups and pages.
+        let source = ParquetSource::new(Arc::clone(self.schema_ref())).with_parquet_file_reader_factory(readers);
         let statistics = self.sum(&files);
         let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE)?, Arc::new(source))
             .with_file_groups(groups(files, n_groups))
@@ -155,7 +152,7 @@ impl TableProvider for StreamTable {
         let mut inputs = Vec::new();
         if !files.is_empty() {
             let n_groups = session.config().target_partitions();
-            inputs.push(self.scan_files(files, n_groups, predicate, projection, limit)?);
+            inputs.push(self.scan_files(files, n_groups, projection, limit)?);
         }
         if !self.view.tail.is_empty() || inputs.is_empty() {
             let tail = [self.view.tail.clone()];
