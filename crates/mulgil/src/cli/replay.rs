@@ -17,7 +17,7 @@ use mulgil_connect::decode::{Format, UnknownFields};
 use mulgil_connect::sources::file::{Pace, Replay, ReplayBatch, ReplayOptions};
 use mulgil_log::{Advance, Commit, Log as _, LogError, Owner};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
-use mulgil_model::time::{EventTime, ReceiveTime};
+use mulgil_model::time::{EventTime, ReceiveTime, parse_duration};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +38,9 @@ pub struct ReplayArgs {
     /// At the end, close all windows: nothing more will come. Rows that do come later are late.
     #[arg(long)]
     finish: bool,
+    /// How far a row of a file may lie before the newest row above it; more, and the replay stops there.
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    tolerance: String,
     /// Rows read and committed at once.
     #[arg(long, default_value_t = 65_536, value_name = "ROWS")]
     batch: usize,
@@ -58,7 +61,7 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     let decode = decode_plan(plan, UnknownFields::Ignore)?;
     // A paced replay takes row by row, to wait before each.
     let batch_rows = if pace == Pace::Unthrottled { args.batch.max(1) } else { 1 };
-    let options = ReplayOptions { batch_rows, ..ReplayOptions::default() };
+    let options = ReplayOptions { batch_rows, tolerance_us: parse_duration(&args.tolerance)?, ..ReplayOptions::default() };
     let mut files = Replay::open(&args.files, options, decode, ReceiveTime((clock())().0))?;
     let server = if args.serve { Some(ServerSetup::new(&config)?) } else { None };
     let defaults = RunOptions::default();

@@ -144,9 +144,12 @@ fn runtime(name: &str) -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?)
 }
 
+/// Libraries that warn about what is no fault of the user's (statistics that a file does not have) are heard only when they fail.
+const QUIET: &str = "warn,parquet=error,datafusion=error,datafusion_datasource_parquet=error,datafusion_physical_plan=error,datafusion_pruning=error";
+
 /// Normal operation is quiet: warnings and errors only, unless RUST_LOG says otherwise.
 pub fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init().ok();
 }
 

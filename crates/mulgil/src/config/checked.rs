@@ -61,8 +61,6 @@ pub struct SimulatorPlan {
 #[derive(Debug, Clone)]
 pub struct StreamPlan {
     pub schema: Arc<StreamSchema>,
-    /// For streams of trades.
-    pub decimals: TradeDecimals,
     pub partitions: u32,
     pub bars: Vec<String>,
     pub timezone: String,
@@ -229,7 +227,7 @@ fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
     for column in input.columns.keys().chain(input.constants.keys()) {
         schema.column(column)?;
     }
-    Ok(StreamPlan { schema, decimals, partitions, bars: s.bars.clone(), timezone, input, out_of_orderness, allowed_lateness, idle_after, dedupe })
+    Ok(StreamPlan { schema, partitions, bars: s.bars.clone(), timezone, input, out_of_orderness, allowed_lateness, idle_after, dedupe })
 }
 
 fn schema(name: &str, topic: Topic, s: &written::StreamSection, decimals: TradeDecimals) -> Result<StreamSchema> {

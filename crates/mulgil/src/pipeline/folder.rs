@@ -16,8 +16,8 @@ use crate::config::checked::Checked;
 use anyhow::{Context, Result};
 use mulgil_disk::{Disk, RealDisk, read_whole, write_atomic};
 use mulgil_history::{History, HistoryConfig, QueryLimits};
-use mulgil_log::{Clock, Journal, JournalConfig, Log, Retention};
-use mulgil_model::ids::Offset;
+use mulgil_log::{Clock, Journal, JournalConfig, Log, Retention, Seek};
+use mulgil_model::ids::{Offset, Partition, TopicPartition};
 use mulgil_model::schema::StreamSchema;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Folder {
         let history = open_history(config, plan, disk)?;
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
         let reader = |s: &super::plan::PlannedStream| (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions);
-        let readers = plan.streams.iter().map(reader).collect();
+        let readers: Vec<(Arc<StreamReader>, u32)> = plan.streams.iter().map(reader).collect();
+        begin_where_the_log_does(&history, &*log, &readers)?;
         let epoch = epoch(&dir)?;
         Ok(Self { dir, journal, schemas: known, schemas_from, state, history, epoch, repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)), readers })
     }
@@ -88,6 +89,20 @@ pub fn history_config(config: &Checked) -> HistoryConfig {
 pub fn query_limits(config: &Checked) -> QueryLimits {
     let plan = &config.history;
     QueryLimits { memory_bytes: plan.query_memory_bytes as usize, timeout: plan.query_timeout, rows_max: plan.query_rows_max as u64 }
+}
+
+/// A history that was deleted begins again with the first row that the log still has.
+fn begin_where_the_log_does(history: &History, log: &dyn Log, readers: &[(Arc<StreamReader>, u32)]) -> Result<()> {
+    for (reader, n_partitions) in readers {
+        let stream = &reader.schema().stream;
+        for partition in (0..*n_partitions).map(Partition) {
+            let first = log.seek(&TopicPartition::new(stream.clone(), partition), Seek::First)?;
+            if history.next(stream, partition) == Offset::ZERO && first > Offset::ZERO {
+                history.start_at(stream, partition, first)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The log's identity, made when the folder is. A folder restored from a copy should lose its `epoch` file, so that clients do not

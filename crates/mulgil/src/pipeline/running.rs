@@ -86,10 +86,6 @@ impl Running {
         Ok(Self { config: Arc::new(config), plan, folder, clock, shards, ended, finish_below, workers, archive })
     }
 
-    pub fn reader(&self, stream: &Topic) -> Option<Arc<StreamReader>> {
-        self.folder.readers.iter().find(|(r, _)| r.schema().stream == *stream).map(|(r, _)| Arc::clone(r))
-    }
-
     /// Rows that shards have still to read.
     pub fn backlog(&self) -> Result<u64> {
         let mut rows = 0;

@@ -19,10 +19,6 @@ impl Tasks {
         Self { stop: Stop::default(), failed, first_error: Arc::default(), threads: Vec::new() }
     }
 
-    pub fn stop_signal(&self) -> Stop {
-        self.stop.clone()
-    }
-
     pub fn spawn(&mut self, name: &str, work: impl FnOnce(&Stop) -> Result<()> + Send + 'static) -> Result<()> {
         let (stop, failed, first_error, task) = (self.stop.clone(), self.failed.clone(), Arc::clone(&self.first_error), name.to_owned());
         let body = move || {

@@ -37,21 +37,25 @@ warm_up = 20
 
 [rule.move]
 stream = "trades"
+severity = "medium"
 when = "abs(price - previous) > 0.02 * previous"
 cooldown = "10s"
 
 [rule.burst]
 stream = "trades"
+severity = "medium"
 when = "n >= 8"
 transitions_only = true
 
 [rule.surge]
 stream = "trades"
+severity = "medium"
 when = "quantity >= 10 * ema"
 cooldown = "1m"
 
 [rule.bar]
 stream = "trades.bars.1m"
+severity = "medium"
 when = "count > 20"
 cooldown = "1m"
 

@@ -23,6 +23,7 @@ partitions = 2
 
 [rule.large]
 stream = "trades"
+severity = "medium"
 when = "quantity > 500"
 cooldown = "1s"
 "#;
