@@ -33,7 +33,7 @@ fn findings_of(page: &Source, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
 /// Relative targets of `[text](target)` and `<img src="target">` in one line, outside inline code.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     let after = |opening: &'static str, closing: &'static [char]| {
-        let outside_code = move |at: &usize| line[..*at].matches('`').count() % 2 == 0;
+        let outside_code = move |at: &usize| line[..*at].matches('`').count().is_multiple_of(2);
         let starts = line.match_indices(opening).map(move |(at, _)| at + opening.len()).filter(outside_code);
         starts.filter_map(move |at| line[at..].split(closing).next())
     };
