@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<Checked> {
 fn located(text: &str, error: &toml::de::Error) -> anyhow::Error {
     let what = nearest::explain(error.message());
     match error.span() {
-        Some(span) => anyhow!("line {}: {what}", text[..span.start.min(text.len())].lines().count().max(1)),
+        Some(span) => anyhow!("line {}: {what}", 1 + text[..span.start.min(text.len())].matches('\n').count()),
         None => anyhow!("{what}"),
     }
 }

@@ -84,7 +84,7 @@ fn a_websocket_client_resumes_exactly_once_over_disconnects_and_a_kill() {
         }
         // A different number of frames each time, so that disconnects fall at different places.
         let (more, next, recovered) = runtime.block_on(read_rows(&server.url, token.as_deref(), 1 + round * 7 % 5));
-        assert_eq!(recovered, token.is_some(), "round {round}");
+        assert!(recovered, "round {round}: nothing was dropped from the log, so nothing can be missing");
         rows.extend(more);
         token = Some(next);
     }
