@@ -4,10 +4,10 @@
 use crate::schema::{ColumnType, StreamSchema};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
+use arrow_avro::codec::Tz;
 use arrow_avro::errors::AvroError;
 use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, FingerprintStrategy, SCHEMA_METADATA_KEY, SchemaStore};
-use arrow_avro::codec::Tz;
 use arrow_avro::writer::format::AvroSoeFormat;
 use arrow_avro::writer::{EncodedRows, Encoder, WriterBuilder};
 use serde_json::{Value, json};
@@ -45,7 +45,11 @@ impl WireSchema {
             .iter()
             .map(|c| {
                 let kind = avro_type(c.kind);
-                if c.nullable { json!({"name": c.name, "type": ["null", kind], "default": null}) } else { json!({"name": c.name, "type": kind}) }
+                if c.nullable {
+                    json!({"name": c.name, "type": ["null", kind], "default": null})
+                } else {
+                    json!({"name": c.name, "type": kind})
+                }
             })
             .collect();
         let json = json!({"type": "record", "name": record_name(schema), "namespace": "mulgil", "fields": fields}).to_string();
@@ -58,7 +62,9 @@ fn avro_type(kind: ColumnType) -> Value {
     match kind {
         ColumnType::Text => json!("string"),
         ColumnType::Int => json!("long"),
-        ColumnType::Decimal { precision, scale } => json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}),
+        ColumnType::Decimal { precision, scale } => {
+            json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale})
+        }
         ColumnType::Timestamp => json!({"type": "long", "logicalType": "timestamp-micros"}),
         ColumnType::Bool => json!("boolean"),
         ColumnType::Float => json!("double"),
@@ -85,7 +91,8 @@ impl RowEncoder {
         let metadata = [(SCHEMA_METADATA_KEY.to_owned(), wire.json.clone())].into_iter().collect();
         let arrow = schema.arrow().as_ref().clone().with_metadata(metadata);
         let builder = WriterBuilder::new(arrow).with_fingerprint_strategy(FingerprintStrategy::Id(wire.id));
-        let encoder = builder.build_encoder::<AvroSoeFormat>().map_err(|e| CodecError::Encode { stream: stream.clone(), source: Box::new(e) })?;
+        let encoder =
+            builder.build_encoder::<AvroSoeFormat>().map_err(|e| CodecError::Encode { stream: stream.clone(), source: Box::new(e) })?;
         Ok(Self { stream, encoder, wire })
     }
 
@@ -139,7 +146,8 @@ impl RowDecoder {
     pub fn decode<'a>(&mut self, messages: impl IntoIterator<Item = &'a [u8]>) -> Result<RecordBatch, CodecError> {
         let result = self.decode_all(messages);
         if result.is_err() {
-            self.decoder = build_decoder(&self.present, &self.store).map_err(|e| CodecError::Schema { stream: self.schema.stream.to_string(), source: e })?;
+            self.decoder = build_decoder(&self.present, &self.store)
+                .map_err(|e| CodecError::Schema { stream: self.schema.stream.to_string(), source: e })?;
         }
         result
     }
@@ -212,11 +220,17 @@ mod tests {
     fn trade_batch(schema: &StreamSchema, n: usize) -> RecordBatch {
         let decimal = |i: usize, kind: ColumnType, base: i128| -> ArrayRef {
             let ColumnType::Decimal { precision, scale } = kind else { unreachable!("{i} is a decimal") };
-            Arc::new(Decimal128Array::from_iter_values((0..n as i128).map(|v| base + v)).with_precision_and_scale(precision, scale).unwrap())
+            Arc::new(
+                Decimal128Array::from_iter_values((0..n as i128).map(|v| base + v)).with_precision_and_scale(precision, scale).unwrap(),
+            )
         };
         let columns = schema.columns.iter().enumerate().map(|(i, c)| match c.kind {
-            ColumnType::Text => Arc::new(StringArray::from_iter((0..n).map(|r| (!c.nullable || r % 2 == 0).then(|| format!("{}{r}", c.name))))) as ArrayRef,
-            ColumnType::Timestamp => Arc::new(TimestampMicrosecondArray::from_iter_values((0..n as i64).map(|v| v * 1_000)).with_timezone("UTC")) as ArrayRef,
+            ColumnType::Text => {
+                Arc::new(StringArray::from_iter((0..n).map(|r| (!c.nullable || r % 2 == 0).then(|| format!("{}{r}", c.name))))) as ArrayRef
+            }
+            ColumnType::Timestamp => {
+                Arc::new(TimestampMicrosecondArray::from_iter_values((0..n as i64).map(|v| v * 1_000)).with_timezone("UTC")) as ArrayRef
+            }
             kind => decimal(i, kind, -3),
         });
         RecordBatch::try_new(Arc::clone(schema.arrow()), columns.collect()).unwrap()

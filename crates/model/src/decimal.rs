@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn parses_exactly() {
-        let check = |text: &str, want: &str| assert_eq!(parse(text, 18, 8).map_or_else(|e| e.to_string(), |v| format(v, 8)), want, "{text}");
+        let check =
+            |text: &str, want: &str| assert_eq!(parse(text, 18, 8).map_or_else(|e| e.to_string(), |v| format(v, 8)), want, "{text}");
         check("1.348e-05", "0.00001348");
         check("71500", "71500");
         check("71500.00", "71500");
@@ -166,7 +167,10 @@ mod tests {
         check("1e-9", "1e-9 has more than 8 decimals: widen the column's scale, or send fewer decimals");
         check("12345678901", "12345678901 does not fit into decimal(18, 8)");
         check("1e400", "1e400 does not fit into decimal(18, 8)");
-        check("1e-99999999999999999999", "1e-99999999999999999999 has more than 8 decimals: widen the column's scale, or send fewer decimals");
+        check(
+            "1e-99999999999999999999",
+            "1e-99999999999999999999 has more than 8 decimals: widen the column's scale, or send fewer decimals",
+        );
         check(&"9".repeat(40), &format!("{} does not fit into decimal(18, 8)", "9".repeat(40)));
         for bad in ["", "-", ".", "e5", "1e", "1e+-2", "NaN", "inf", "1_000", "1,5", "0x10", " 1", "1.2.3", "--1"] {
             assert_eq!(parse(bad, 18, 8), Err(DecimalError::Format(bad.to_owned())), "{bad}");

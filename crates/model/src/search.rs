@@ -66,4 +66,3 @@ pub struct SearchPage {
     pub batch: RecordBatch,
     pub next: Option<SearchCursor>,
 }
-

@@ -98,7 +98,11 @@ pub fn parse_micros(text: &str, unit: EpochUnit) -> Result<i64, TimeError> {
 /// Cuts a quoted bad value, so that a 1 MB field does not become a 1 MB error.
 pub(crate) fn shorten(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 60;
-    if text.chars().count() <= SHOWN_CHARS_MAX { text.to_owned() } else { text.chars().take(SHOWN_CHARS_MAX).chain("…".chars()).collect() }
+    if text.chars().count() <= SHOWN_CHARS_MAX {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN_CHARS_MAX).chain("…".chars()).collect()
+    }
 }
 
 /// Parses `500ms`, `10s`, `5m`, `1h`, `7d` to microseconds.
@@ -131,14 +135,20 @@ mod tests {
 
     #[test]
     fn times() {
-        let check = |text: &str, unit, want: &str| assert_eq!(parse_micros(text, unit).map_or_else(|e| e.to_string(), format_micros), want, "{text}");
+        let check = |text: &str, unit, want: &str| {
+            assert_eq!(parse_micros(text, unit).map_or_else(|e| e.to_string(), format_micros), want, "{text}")
+        };
         check("2019-07-05T17:00:00Z", EpochUnit::Millis, "2019-07-05T17:00:00Z");
         check("2019-07-06T02:00:00+09:00", EpochUnit::Millis, "2019-07-05T17:00:00Z");
         check("1561309495124", EpochUnit::Millis, "2019-06-23T17:04:55.124Z");
         check("1561309495", EpochUnit::Seconds, "2019-06-23T17:04:55Z");
         check("-1", EpochUnit::Nanos, "1969-12-31T23:59:59.999999Z");
         check("1561309495124000", EpochUnit::Millis, "time 1561309495124000 is outside the years 1900 to 2200: is its unit right?");
-        check("2019-07-05 17:00", EpochUnit::Millis, "'2019-07-05 17:00' is not a time: use RFC 3339 (2026-11-21T09:00:00+09:00) or epoch milliseconds");
+        check(
+            "2019-07-05 17:00",
+            EpochUnit::Millis,
+            "'2019-07-05 17:00' is not a time: use RFC 3339 (2026-11-21T09:00:00+09:00) or epoch milliseconds",
+        );
         check("9223372036854775807", EpochUnit::Seconds, "time 9223372036854775807 is outside the years 1900 to 2200: is its unit right?");
     }
 

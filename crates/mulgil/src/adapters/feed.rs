@@ -29,7 +29,9 @@ impl LogFeed {
 
     fn reader(&self, stream: &Topic, partition: Partition) -> Result<&StreamReader, PortError> {
         let found = self.streams.get(stream).filter(|(_, n)| partition.0 < *n);
-        found.map(|(reader, _)| &**reader).ok_or_else(|| PortError::new(PortErrorKind::NotFound, format!("there is no stream {stream}/{partition}")))
+        found
+            .map(|(reader, _)| &**reader)
+            .ok_or_else(|| PortError::new(PortErrorKind::NotFound, format!("there is no stream {stream}/{partition}")))
     }
 }
 

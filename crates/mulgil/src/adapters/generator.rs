@@ -89,10 +89,20 @@ impl Market {
             detail: String::new(),
         }));
         let stop = Stop::default();
-        let producer = Producer { log: self.running.folder.log(), simulator, writer, source: source(&plan)?, at: at(&plan), started, ends, status: Arc::clone(&status) };
+        let producer = Producer {
+            log: self.running.folder.log(),
+            simulator,
+            writer,
+            source: source(&plan)?,
+            at: at(&plan),
+            started,
+            ends,
+            status: Arc::clone(&status),
+        };
         let (clock, asked) = (Arc::clone(&self.running.clock), stop.clone());
         let body = move || producer.run(&clock, &asked);
-        let thread = std::thread::Builder::new().name(format!("source-{}", plan.name)).spawn(body).context("cannot start the simulator's thread")?;
+        let thread =
+            std::thread::Builder::new().name(format!("source-{}", plan.name)).spawn(body).context("cannot start the simulator's thread")?;
         let now = lock(&status).clone();
         let mut runs = lock(&self.runs);
         runs.retain(|run| run.plan.name != plan.name || lock(&run.status).state == RunState::Running);
@@ -104,16 +114,18 @@ impl Market {
     fn plan(&self, request: &GenerateRequest) -> Result<SimulatorPlan, PortError> {
         let config = &self.running.config;
         let first = config.simulators.first().cloned();
-        let of_stream = || config.streams.iter().find(|s| s.schema.kind == mulgil_model::schema::StreamKind::Trade).map(|s| SimulatorPlan {
-            name: "market".to_owned(),
-            stream: s.schema.stream.clone(),
-            start: false,
-            rate: 100.0,
-            seed: 1,
-            symbols: vec![],
-            anomaly_share: 0.002,
-            always_open: true,
-        });
+        let of_stream = || {
+            config.streams.iter().find(|s| s.schema.kind == mulgil_model::schema::StreamKind::Trade).map(|s| SimulatorPlan {
+                name: "market".to_owned(),
+                stream: s.schema.stream.clone(),
+                start: false,
+                rate: 100.0,
+                seed: 1,
+                symbols: vec![],
+                anomaly_share: 0.002,
+                always_open: true,
+            })
+        };
         let no_stream = || PortError::new(PortErrorKind::NotFound, "no stream of trades is configured: add a [stream.trades]");
         let mut plan = first.or_else(of_stream).ok_or_else(no_stream)?;
         plan.rate = request.rate.unwrap_or(plan.rate);
@@ -123,7 +135,10 @@ impl Market {
             plan.symbols.clone_from(&request.symbols);
         }
         if !(plan.rate > 0.0 && plan.rate <= RATE_MAX) {
-            return Err(PortError::new(PortErrorKind::Invalid, format!("rate {} must be above 0 and at most {RATE_MAX} trades per second", plan.rate)));
+            return Err(PortError::new(
+                PortErrorKind::Invalid,
+                format!("rate {} must be above 0 and at most {RATE_MAX} trades per second", plan.rate),
+            ));
         }
         Ok(plan)
     }
@@ -131,7 +146,9 @@ impl Market {
     fn status_of(&self, id: Option<&str>) -> Result<Arc<Mutex<GeneratorStatus>>, PortError> {
         let runs = lock(&self.runs);
         let found = runs.iter().rev().find(|run| id.is_none_or(|id| lock(&run.status).id == id));
-        found.map(|run| Arc::clone(&run.status)).ok_or_else(|| PortError::new(PortErrorKind::NotFound, "the generator has not run yet: start it with POST /api/v1/stock/generate"))
+        found.map(|run| Arc::clone(&run.status)).ok_or_else(|| {
+            PortError::new(PortErrorKind::NotFound, "the generator has not run yet: start it with POST /api/v1/stock/generate")
+        })
     }
 }
 

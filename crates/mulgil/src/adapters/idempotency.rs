@@ -35,7 +35,13 @@ impl Given {
     /// The first answer again. Row problems are in the dead letters; they are not told twice.
     pub fn answer(&self) -> IngestAnswer {
         let placed = |&(p, first, last): &(u32, u64, u64)| Placed { partition: Partition(p), first: Offset(first), last: Offset(last) };
-        IngestAnswer { accepted: self.accepted, rejected: self.rejected, placed: self.placed.iter().map(placed).collect(), replayed: true, ..IngestAnswer::default() }
+        IngestAnswer {
+            accepted: self.accepted,
+            rejected: self.rejected,
+            placed: self.placed.iter().map(placed).collect(),
+            replayed: true,
+            ..IngestAnswer::default()
+        }
     }
 
     pub fn is_of(&self, body: &[u8]) -> bool {

@@ -82,7 +82,10 @@ impl Inner {
         let Some(key) = &request.idempotency_key else { return self.take(request, None) };
         let filed = filed(&request.stream, key);
         if !lock(&self.under_way).insert(filed.clone()) {
-            return Err(PortError::new(PortErrorKind::Conflict, "a request with this idempotency key is being worked on: wait for its answer"));
+            return Err(PortError::new(
+                PortErrorKind::Conflict,
+                "a request with this idempotency key is being worked on: wait for its answer",
+            ));
         }
         let result = self.take_once(request, &filed);
         lock(&self.under_way).remove(&filed);
@@ -92,14 +95,24 @@ impl Inner {
     fn take_once(&self, request: &IngestRequest, filed: &str) -> Result<IngestAnswer, PortError> {
         if let Some(given) = lock(&self.remembered).get(filed) {
             let same = given.is_of(&request.body);
-            let conflict = || PortError::new(PortErrorKind::Conflict, "this idempotency key came with another body before: use a new key for a new request");
+            let conflict = || {
+                PortError::new(
+                    PortErrorKind::Conflict,
+                    "this idempotency key came with another body before: use a new key for a new request",
+                )
+            };
             return if same { Ok(given.answer()) } else { Err(conflict()) };
         }
         self.take(request, Some(filed))
     }
 
     fn take(&self, request: &IngestRequest, filed: Option<&str>) -> Result<IngestAnswer, PortError> {
-        let no_stream = || PortError::new(PortErrorKind::NotFound, format!("rows cannot be put into '{}': streams with a door are {}", request.stream, self.names()));
+        let no_stream = || {
+            PortError::new(
+                PortErrorKind::NotFound,
+                format!("rows cannot be put into '{}': streams with a door are {}", request.stream, self.names()),
+            )
+        };
         let door = self.streams.get(&request.stream).ok_or_else(no_stream)?;
         let format = match request.content {
             ContentKind::Json => Format::Json,
@@ -111,7 +124,14 @@ impl Inner {
         self.commit(request, format, &decoded, appends, filed)
     }
 
-    fn commit(&self, request: &IngestRequest, format: Format, decoded: &Decoded, appends: Vec<Append>, filed: Option<&str>) -> Result<IngestAnswer, PortError> {
+    fn commit(
+        &self,
+        request: &IngestRequest,
+        format: Format,
+        decoded: &Decoded,
+        appends: Vec<Append>,
+        filed: Option<&str>,
+    ) -> Result<IngestAnswer, PortError> {
         let mut answer = IngestAnswer {
             accepted: decoded.rows.len() as u64,
             rejected: decoded.problems.len() as u64,
@@ -131,7 +151,8 @@ impl Inner {
         }
         let committed = self.log.commit(commit).map_err(log_error)?;
         let bases = sizes.iter().zip(&committed.base_offsets);
-        answer.placed = bases.map(|((partition, n), base)| Placed { partition: *partition, first: *base, last: Offset(base.0 + n - 1) }).collect();
+        answer.placed =
+            bases.map(|((partition, n), base)| Placed { partition: *partition, first: *base, last: Offset(base.0 + n - 1) }).collect();
         if let (Some(filed), Some(given)) = (filed, given) {
             lock(&self.remembered).insert(filed.to_owned(), given, committed.append_time);
         }

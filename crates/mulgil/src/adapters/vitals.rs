@@ -71,7 +71,8 @@ impl PipelineVitals {
                 newest = newest.max(Some(row));
             }
             let Some((event, received, appended)) = newest else { continue };
-            let mut hop = |name: &str, us: i64| hops.push(HopLag { stream: stream.clone(), hop: name.to_owned(), seconds: us.max(0) as f64 / 1e6 });
+            let mut hop =
+                |name: &str, us: i64| hops.push(HopLag { stream: stream.clone(), hop: name.to_owned(), seconds: us.max(0) as f64 / 1e6 });
             hop("receive", received - event);
             hop("log", appended - event);
             // What has been read to its end is as fresh as the log; what has not is behind by the age of what waits.
@@ -134,7 +135,15 @@ impl PipelineVitals {
 
     /// A hop is fine while it is nearly caught up, or moves.
     fn moving(&self, sampled: &mut Sampled, hop: &'static str, backlog: u64, done: u64, now: i64) -> Check {
-        let (seen, at) = *sampled.moved.entry(hop).and_modify(|(seen, at)| if *seen != done { (*seen, *at) = (done, now) }).or_insert((done, now));
+        let (seen, at) = *sampled
+            .moved
+            .entry(hop)
+            .and_modify(|(seen, at)| {
+                if *seen != done {
+                    (*seen, *at) = (done, now)
+                }
+            })
+            .or_insert((done, now));
         debug_assert!(seen == done);
         let stuck = backlog > 0 && now - at > STUCK_US;
         let detail = match (stuck, backlog) {
@@ -152,7 +161,11 @@ impl PipelineVitals {
         let kept: u64 = self.running.folder.history.stats().iter().map(|s| s.file_rows + s.tail_rows as u64).sum();
         let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail, since: None };
         vec![
-            check("log", stats.poisoned.is_none(), stats.poisoned.map_or_else(|| format!("{} commits", stats.n_commits), |why| why.to_string())),
+            check(
+                "log",
+                stats.poisoned.is_none(),
+                stats.poisoned.map_or_else(|| format!("{} commits", stats.n_commits), |why| why.to_string()),
+            ),
             check("disk", free >= FREE_BYTES_MIN, format!("{} MB free", free / 1_000_000)),
             self.moving(sampled, "shards", self.running.backlog().unwrap_or(u64::MAX), done, now),
             self.moving(sampled, "history", self.running.history_backlog().unwrap_or(u64::MAX), kept, now),

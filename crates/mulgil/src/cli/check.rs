@@ -25,9 +25,15 @@ pub fn check(args: &CheckArgs) -> Result<()> {
     let name = args.at.config.as_ref().map_or_else(|| "the built-in stocks example".to_owned(), |p| p.display().to_string());
     println!("ok    {name} is understood");
     for stream in &plan.streams {
-        println!("      {:<28} {:>3} partitions, {} columns", stream.schema.stream.as_str(), stream.partitions, stream.schema.columns.len());
+        println!(
+            "      {:<28} {:>3} partitions, {} columns",
+            stream.schema.stream.as_str(),
+            stream.partitions,
+            stream.schema.columns.len()
+        );
     }
-    let checks = [("port", port(&config)), ("data folder", folder(&config.log.dir)), ("disk", disk(&config.log.dir)), ("keys", keys(&config))];
+    let checks =
+        [("port", port(&config)), ("data folder", folder(&config.log.dir)), ("disk", disk(&config.log.dir)), ("keys", keys(&config))];
     let mut n_failed = 0;
     for (what, result) in checks {
         match result {
@@ -46,13 +52,15 @@ pub fn check(args: &CheckArgs) -> Result<()> {
 
 fn port(config: &Checked) -> Result<String> {
     let bind = config.serve.bind;
-    TcpListener::bind(bind).with_context(|| format!("cannot listen on {bind}: is another mulgil running? choose another with [serve] bind or --bind"))?;
+    TcpListener::bind(bind)
+        .with_context(|| format!("cannot listen on {bind}: is another mulgil running? choose another with [serve] bind or --bind"))?;
     Ok(format!("{bind} is free"))
 }
 
 fn folder(dir: &Path) -> Result<String> {
     let existed = dir.exists();
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}: give this user the right to, or set [log] dir", dir.display()))?;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make {}: give this user the right to, or set [log] dir", dir.display()))?;
     let probe = dir.join(".write-check");
     let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
     written.with_context(|| format!("cannot write into {}: give this user the right to", dir.display()))?;

@@ -68,7 +68,14 @@ fn list(at: &Where, stream: Option<&str>, mut left: usize) -> Result<()> {
         if stream.is_none_or(|s| s == letter.stream) && left > 0 {
             left -= 1;
             let place = format!("{} row {}", letter.source, letter.position);
-            writeln!(out, "{:>8}  {:<27}  {:<16}  {place:<24}  {}", letter.offset.0, letter.received.to_string(), letter.stream, letter.reason)?;
+            writeln!(
+                out,
+                "{:>8}  {:<27}  {:<16}  {place:<24}  {}",
+                letter.offset.0,
+                letter.received.to_string(),
+                letter.stream,
+                letter.reason
+            )?;
         }
         Ok(left > 0)
     })
@@ -84,7 +91,10 @@ fn show(at: &Where, offset: Offset) -> Result<()> {
     let Some(letter) = found else { bail!("there is no dead letter at offset {offset}: `mulgil dlq list` shows them") };
     let mut out = std::io::stdout().lock();
     let DeadLetter { received, stream, source, position, line, column, field, reason, format, .. } = &letter;
-    writeln!(out, "stream    {stream}\nsource    {source}, row {position} (line {line}, column {column})\nformat    {format}\nreceived  {received}")?;
+    writeln!(
+        out,
+        "stream    {stream}\nsource    {source}, row {position} (line {line}, column {column})\nformat    {format}\nreceived  {received}"
+    )?;
     if !field.is_empty() {
         writeln!(out, "field     {field}")?;
     }
@@ -97,8 +107,10 @@ fn show(at: &Where, offset: Offset) -> Result<()> {
 fn replay(at: &Where) -> Result<()> {
     let config = load(at)?;
     let plan = Plan::new(&config)?;
-    let (journal, _) = Journal::open(journal_config(&config), Arc::new(RealDisk), clock()).context("the dead letters are tried again on a folder at rest: stop the running mulgil first")?;
-    let inputs: Vec<_> = plan.streams.iter().map(|s| Arc::clone(&s.schema)).chain(plan.shards.iter().map(|s| Arc::clone(&s.input))).collect();
+    let (journal, _) = Journal::open(journal_config(&config), Arc::new(RealDisk), clock())
+        .context("the dead letters are tried again on a folder at rest: stop the running mulgil first")?;
+    let inputs: Vec<_> =
+        plan.streams.iter().map(|s| Arc::clone(&s.schema)).chain(plan.shards.iter().map(|s| Arc::clone(&s.input))).collect();
     let (schemas, _) = Schemas::open(&journal, &inputs)?;
     let owner = Owner::new("dlq/replay")?;
     let from = journal.progress(&owner, &dead_letters::topic())?.map_or(Offset::ZERO, |p| Offset(p.commit));
@@ -122,9 +134,20 @@ fn replay(at: &Where) -> Result<()> {
 }
 
 /// One letter, committed with the place behind it, so that it is never put in twice.
-fn try_again(config: &crate::config::checked::Checked, plan: &Plan, schemas: &Schemas, journal: &Journal, owner: &Owner, letter: &DeadLetter) -> Result<()> {
+fn try_again(
+    config: &crate::config::checked::Checked,
+    plan: &Plan,
+    schemas: &Schemas,
+    journal: &Journal,
+    owner: &Owner,
+    letter: &DeadLetter,
+) -> Result<()> {
     let stream = Topic::new(&letter.stream)?;
-    let stream_plan = config.streams.iter().find(|s| s.schema.stream == stream).with_context(|| format!("[stream.{stream}] is not configured any more"))?;
+    let stream_plan = config
+        .streams
+        .iter()
+        .find(|s| s.schema.stream == stream)
+        .with_context(|| format!("[stream.{stream}] is not configured any more"))?;
     let format = Format::parse(&letter.format).with_context(|| format!("format '{}' is not known", letter.format))?;
     let decoded = decode::decode(&decode_plan(stream_plan, UnknownFields::Ignore)?, format, &letter.original, letter.received);
     let received = ReceiveTime((clock())().0);

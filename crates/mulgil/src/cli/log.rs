@@ -63,7 +63,8 @@ pub fn log(args: &LogArgs) -> Result<()> {
 
 pub fn open_journal(at: &Where) -> Result<Journal> {
     let dir = load(at)?.log.dir;
-    let (journal, _) = Journal::open_read_only(JournalConfig::new(&dir), Arc::new(RealDisk), clock()).with_context(|| format!("cannot read the log in {}", dir.display()))?;
+    let (journal, _) = Journal::open_read_only(JournalConfig::new(&dir), Arc::new(RealDisk), clock())
+        .with_context(|| format!("cannot read the log in {}", dir.display()))?;
     Ok(journal)
 }
 
@@ -81,7 +82,16 @@ fn ls(at: &Where, as_json: bool) -> Result<()> {
             });
             writeln!(out, "{line}")?;
         } else {
-            writeln!(out, "{:<32} {:>9} {:>12} {:>12} {:>12} {:>14}", topic.as_str(), partition.0, info.first.0, info.next.0, rows, info.bytes)?;
+            writeln!(
+                out,
+                "{:<32} {:>9} {:>12} {:>12} {:>12} {:>14}",
+                topic.as_str(),
+                partition.0,
+                info.first.0,
+                info.next.0,
+                rows,
+                info.bytes
+            )?;
         }
     }
     Ok(())
@@ -185,8 +195,20 @@ fn verify(at: &Where) -> Result<()> {
         bail!("{} of {} segments are damaged: restore them from a copy", verified.damage.len(), verified.n_segments);
     }
     if let Some(torn) = &verified.torn {
-        println!("{}: the last write was cut short at byte {} ({}); it was never acknowledged, and the next start removes it", torn.file.display(), torn.byte, torn.reason);
+        println!(
+            "{}: the last write was cut short at byte {} ({}); it was never acknowledged, and the next start removes it",
+            torn.file.display(),
+            torn.byte,
+            torn.reason
+        );
     }
-    println!("{}: every checksum is right: {} segments, {} commits, {} records, {} bytes", dir.display(), verified.n_segments, verified.n_commits, verified.n_records, verified.bytes);
+    println!(
+        "{}: every checksum is right: {} segments, {} commits, {} records, {} bytes",
+        dir.display(),
+        verified.n_segments,
+        verified.n_commits,
+        verified.n_records,
+        verified.bytes
+    );
     Ok(())
 }

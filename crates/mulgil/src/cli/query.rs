@@ -68,7 +68,9 @@ impl Format {
             Self::Table => "table",
             Self::Csv => "csv",
             Self::Json => "json",
-            Self::Parquet => bail!("mulgil is running on this folder, and parquet is only written from a folder at rest: its history/ folder already is Parquet"),
+            Self::Parquet => bail!(
+                "mulgil is running on this folder, and parquet is only written from a folder at rest: its history/ folder already is Parquet"
+            ),
         })
     }
 }

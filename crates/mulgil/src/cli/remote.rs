@@ -36,7 +36,9 @@ fn with_key(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
 pub async fn query(url: &str, sql: &str, format: &str, out: Option<&Path>) -> Result<u64> {
     let remote_format = if format == "table" { "csv" } else { format };
     let body = serde_json::json!({ "sql": sql, "format": remote_format });
-    let request = with_key(reqwest::Client::new().post(format!("{url}/api/v1/sql"))).header("content-type", "application/json").body(body.to_string());
+    let request = with_key(reqwest::Client::new().post(format!("{url}/api/v1/sql")))
+        .header("content-type", "application/json")
+        .body(body.to_string());
     let answer = request.send().await.with_context(|| format!("cannot reach the mulgil that runs on this folder at {url}"))?;
     let status = answer.status();
     let text = answer.text().await.context("the answer broke off")?;

@@ -65,7 +65,11 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     let mut files = Replay::open(&args.files, options, decode, ReceiveTime((clock())().0))?;
     let server = if args.serve { Some(ServerSetup::new(&config)?) } else { None };
     let defaults = RunOptions::default();
-    let options = RunOptions { never_idle: true, workers: args.workers.unwrap_or(defaults.workers), batch_rows: args.batch.clamp(1, defaults.batch_rows) };
+    let options = RunOptions {
+        never_idle: true,
+        workers: args.workers.unwrap_or(defaults.workers),
+        batch_rows: args.batch.clamp(1, defaults.batch_rows),
+    };
     let running = Arc::new(Running::start(config, &options, clock())?);
     let market = Arc::new(Market::new(Arc::clone(&running)));
     let served = server.map(|s| s.start(&running, &market)).transpose()?;
@@ -97,7 +101,10 @@ fn chosen_stream(config: &crate::config::checked::Checked, named: Option<&str>) 
         (Some(name), _) => Ok(Topic::new(name)?),
         (None, [only]) => Ok(only.schema.stream.clone()),
         (None, []) => bail!("the configuration has no stream to replay into: add a [stream.…]"),
-        (None, many) => bail!("name the stream with --stream: there are {}", many.iter().map(|s| s.schema.stream.as_str()).collect::<Vec<_>>().join(", ")),
+        (None, many) => bail!(
+            "name the stream with --stream: there are {}",
+            many.iter().map(|s| s.schema.stream.as_str()).collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -168,7 +175,13 @@ impl<'a> Player<'a> {
             appends.extend(self.writer.by_key(&batch.batch, received)?);
             for bad in &batch.problems {
                 let source = format!("file {}", bad.file.display());
-                appends.extend(dead_letters::append(&self.stream, &source, format_of(&bad.problem.original), std::slice::from_ref(&bad.problem), received));
+                appends.extend(dead_letters::append(
+                    &self.stream,
+                    &source,
+                    format_of(&bad.problem.original),
+                    std::slice::from_ref(&bad.problem),
+                    received,
+                ));
             }
             self.n_rows += batch.batch.num_rows() as u64;
             self.n_bad += batch.problems.len() as u64;
@@ -206,7 +219,12 @@ impl<'a> Player<'a> {
             println!("nothing new: these files were replayed into this folder before");
             return;
         }
-        println!("{} rows in {seconds:.1} s ({rate:.0} rows/s), {} bad rows{}", self.n_rows, self.n_bad, if self.n_bad > 0 { " (`mulgil dlq list` shows them)" } else { "" });
+        println!(
+            "{} rows in {seconds:.1} s ({rate:.0} rows/s), {} bad rows{}",
+            self.n_rows,
+            self.n_bad,
+            if self.n_bad > 0 { " (`mulgil dlq list` shows them)" } else { "" }
+        );
         if interrupted {
             println!("interrupted: the same command continues where this one stopped");
         }

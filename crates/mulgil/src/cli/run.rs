@@ -76,18 +76,28 @@ pub struct Served {
 impl ServerSetup {
     pub fn new(config: &Checked) -> Result<Self> {
         let plan = &config.serve;
-        let scope = |name: &str, text: &String| Scope::parse(text).with_context(|| format!("[[serve.keys]] {name}: scope '{text}' is not known: use read, ingest or admin"));
+        let scope = |name: &str, text: &String| {
+            Scope::parse(text).with_context(|| format!("[[serve.keys]] {name}: scope '{text}' is not known: use read, ingest or admin"))
+        };
         let mut keys = Vec::new();
         for key in &plan.keys {
             let scopes = key.scopes.iter().map(|s| scope(&key.name, s)).collect::<Result<_>>()?;
             keys.push(KeyConfig { name: key.name.clone(), scopes, key: key.secret.clone() });
         }
         let pem = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("[serve.tls] cannot read {}", path.display()));
-        let tls = plan.tls.as_ref().map(|(cert, key)| Ok::<_, anyhow::Error>(Tls { cert_pem: pem(cert)?, key_pem: pem(key)? })).transpose()?;
+        let tls =
+            plan.tls.as_ref().map(|(cert, key)| Ok::<_, anyhow::Error>(Tls { cert_pem: pem(cert)?, key_pem: pem(key)? })).transpose()?;
         if !plan.bind.ip().is_loopback() && keys.is_empty() && !plan.allow_public {
             return Err(ServeError::Public(plan.bind).into());
         }
-        let mut serve = ServeConfig { bind: plan.bind, keys, allow_public: plan.allow_public, tls, cors_origins: plan.cors_origins.clone(), ..ServeConfig::default() };
+        let mut serve = ServeConfig {
+            bind: plan.bind,
+            keys,
+            allow_public: plan.allow_public,
+            tls,
+            cors_origins: plan.cors_origins.clone(),
+            ..ServeConfig::default()
+        };
         serve.limits.body_bytes_max = plan.body_bytes_max as usize;
         serve.limits.ws_clients_max = plan.ws_clients_max;
         serve.limits.sse_clients_max = plan.sse_clients_max;
@@ -145,7 +155,8 @@ fn runtime(name: &str) -> Result<Runtime> {
 }
 
 /// Libraries that warn about what is no fault of the user's (statistics that a file does not have) are heard only when they fail.
-const QUIET: &str = "warn,parquet=error,datafusion=error,datafusion_datasource_parquet=error,datafusion_physical_plan=error,datafusion_pruning=error";
+const QUIET: &str =
+    "warn,parquet=error,datafusion=error,datafusion_datasource_parquet=error,datafusion_physical_plan=error,datafusion_pruning=error";
 
 /// Normal operation is quiet: warnings and errors only, unless RUST_LOG says otherwise.
 pub fn log_to_stderr() {
@@ -163,8 +174,13 @@ fn greet(running: &Running, served: &Served) {
     eprintln!("  live page   {url}/");
     eprintln!("  history     curl '{url}/api/v1/stock/search?ticker=005930&interval=minute'");
     eprintln!("  alerts      curl -N {url}/api/v1/stock/anomaly");
-    eprintln!("  SQL         mulgil query 'SELECT symbol, count(*) FROM trades GROUP BY symbol ORDER BY 2 DESC' --data {}", running.folder.dir.display());
-    eprintln!("  put rows in curl {url}/api/v1/ingest/trades -H 'content-type: application/json' -d '{{\"symbol\":\"005930\",\"event_time\":…}}'");
+    eprintln!(
+        "  SQL         mulgil query 'SELECT symbol, count(*) FROM trades GROUP BY symbol ORDER BY 2 DESC' --data {}",
+        running.folder.dir.display()
+    );
+    eprintln!(
+        "  put rows in curl {url}/api/v1/ingest/trades -H 'content-type: application/json' -d '{{\"symbol\":\"005930\",\"event_time\":…}}'"
+    );
     eprintln!();
     eprintln!("Ctrl-C stops in order and loses nothing.");
 }
@@ -203,7 +219,8 @@ fn show_status(running: &Running, served: &Served, stop: &Stop) {
         let rows = served.vitals.n_input_rows.load(std::sync::atomic::Ordering::Relaxed);
         let rate = rows - rows_before.unwrap_or(rows);
         rows_before = Some(rows);
-        let lag = mulgil_serve::ports::Vitals::lag(&*served.vitals).into_iter().filter(|h| h.hop == "log").map(|h| h.seconds).fold(0.0, f64::max);
+        let lag =
+            mulgil_serve::ports::Vitals::lag(&*served.vitals).into_iter().filter(|h| h.hop == "log").map(|h| h.seconds).fold(0.0, f64::max);
         let log_mb = running.folder.journal.stats().journal_bytes / 1_000_000;
         line.set_message(format!("{rows} rows · {rate}/s · log {log_mb} MB · lag {:.0} ms", lag * 1e3));
         if stop.wait(Duration::from_secs(1)) {

@@ -38,7 +38,14 @@ const BATCH_ROWS: u64 = 50_000;
 
 pub fn simulate(args: &SimulateArgs) -> Result<()> {
     let start = EventTime(parse_micros(&args.start, EpochUnit::Millis)?);
-    let config = SimulatorConfig { rate: args.rate, anomaly_share: args.anomaly_share, seed: args.seed, start, hours: Hours::Always, ..SimulatorConfig::default() };
+    let config = SimulatorConfig {
+        rate: args.rate,
+        anomaly_share: args.anomaly_share,
+        seed: args.seed,
+        start,
+        hours: Hours::Always,
+        ..SimulatorConfig::default()
+    };
     let decimals = TradeDecimals { price_scale: 2, quantity_scale: 0 };
     let schema = Arc::new(schema(Topic::new("trades")?, decimals)?);
     let mut simulator = Simulator::new(&config, Arc::clone(&schema))?;

@@ -146,7 +146,9 @@ pub const PARTITIONS_MAX: u32 = 1024;
 impl Checked {
     pub fn new(written: &Written) -> Result<Self> {
         let streams = written.stream.iter().map(|(name, s)| stream(name, s)).collect::<Result<Vec<_>>>()?;
-        let zone_of = |stream: &str| streams.iter().find(|s| s.schema.stream.as_str() == stream).map_or_else(|| "UTC".to_owned(), |s| s.timezone.clone());
+        let zone_of = |stream: &str| {
+            streams.iter().find(|s| s.schema.stream.as_str() == stream).map_or_else(|| "UTC".to_owned(), |s| s.timezone.clone())
+        };
         let mut checked = Self {
             log: log(&written.log)?,
             simulators: written.source.iter().map(|(name, s)| simulator(name, s)).collect::<Result<_>>()?,
@@ -161,7 +163,10 @@ impl Checked {
         };
         for source in &checked.simulators {
             let (name, stream) = (&source.name, &source.stream);
-            ensure!(checked.streams.iter().any(|s| s.schema.stream == *stream), "[source.{name}] feeds the stream '{stream}', which is not configured: add [stream.{stream}]");
+            ensure!(
+                checked.streams.iter().any(|s| s.schema.stream == *stream),
+                "[source.{name}] feeds the stream '{stream}', which is not configured: add [stream.{stream}]"
+            );
         }
         checked.streams.sort_by(|a, b| a.schema.stream.cmp(&b.schema.stream));
         Ok(checked)
@@ -173,7 +178,9 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
     let durability = match s.durability.as_deref().unwrap_or("fsync") {
         "fsync" => Durability::Fsync,
         "relaxed" => Durability::Relaxed { flush_every },
-        other => bail!("[log] durability '{other}' is not known: use fsync, or relaxed (a crash of the machine then loses the last moments)"),
+        other => {
+            bail!("[log] durability '{other}' is not known: use fsync, or relaxed (a crash of the machine then loses the last moments)")
+        }
     };
     Ok(LogPlan {
         dir: s.dir.clone().unwrap_or_else(|| PathBuf::from("data")),
@@ -185,7 +192,11 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
 }
 
 fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
-    ensure!(s.r#type == "simulator", "[source.{name}] type '{}' is not known here: use simulator (HTTP ingest and files need no source)", s.r#type);
+    ensure!(
+        s.r#type == "simulator",
+        "[source.{name}] type '{}' is not known here: use simulator (HTTP ingest and files need no source)",
+        s.r#type
+    );
     let hours = s.hours.as_deref().unwrap_or("always");
     ensure!(matches!(hours, "always" | "session"), "[source.{name}] hours '{hours}' is not known: use always or session");
     let stream = s.stream.as_deref().with_context(|| format!("[source.{name}] needs stream = \"…\": the stream it feeds"))?;
@@ -207,8 +218,15 @@ fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
     let scale = |column| s.decimals.get(column).copied().unwrap_or(TradeDecimals::SCALE_MAX);
     let decimals = TradeDecimals { price_scale: scale("price"), quantity_scale: scale("quantity") };
     for (column, scale) in &s.decimals {
-        ensure!(matches!(column.as_str(), "price" | "quantity"), "[stream.{name}] decimals are set for price and quantity, not for '{column}': give it a type in types");
-        ensure!((0..=TradeDecimals::SCALE_MAX).contains(scale), "[stream.{name}] decimals of {column} must be 0 to {}", TradeDecimals::SCALE_MAX);
+        ensure!(
+            matches!(column.as_str(), "price" | "quantity"),
+            "[stream.{name}] decimals are set for price and quantity, not for '{column}': give it a type in types"
+        );
+        ensure!(
+            (0..=TradeDecimals::SCALE_MAX).contains(scale),
+            "[stream.{name}] decimals of {column} must be 0 to {}",
+            TradeDecimals::SCALE_MAX
+        );
     }
     let partitions = s.partitions.unwrap_or(2);
     ensure!((1..=PARTITIONS_MAX).contains(&partitions), "[stream.{name}] partitions must be 1 to {PARTITIONS_MAX}");
@@ -223,7 +241,8 @@ fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
     let schema = Arc::new(schema(name, topic, s, decimals)?);
     ensure!(s.bars.is_empty() || schema.kind == StreamKind::Trade, "[stream.{name}] has bars, which need kind = \"trade\"");
     let dedupe = s.dedupe.as_ref().map(|d| dedupe(name, d, &schema)).transpose()?;
-    let input = InputPlan { columns: s.columns.clone(), constants: s.constants.clone(), time_unit: time_unit(name, s.time_unit.as_deref())? };
+    let input =
+        InputPlan { columns: s.columns.clone(), constants: s.constants.clone(), time_unit: time_unit(name, s.time_unit.as_deref())? };
     for column in input.columns.keys().chain(input.constants.keys()) {
         schema.column(column)?;
     }
@@ -241,13 +260,21 @@ fn schema(name: &str, topic: Topic, s: &written::StreamSection, decimals: TradeD
         "trade" => {
             let given = trade_columns(decimals);
             for (key, role) in [(&s.key, "symbol"), (&s.event_time, "event_time")] {
-                ensure!(key.as_deref().is_none_or(|k| k == role), "[stream.{name}] the key and event time of trades are symbol and event_time: map input columns to them with columns = {{ {role} = \"…\" }}");
+                ensure!(
+                    key.as_deref().is_none_or(|k| k == role),
+                    "[stream.{name}] the key and event time of trades are symbol and event_time: map input columns to them with columns = {{ {role} = \"…\" }}"
+                );
             }
-            ensure!(!extra.iter().any(|e| given.iter().any(|g| g.name == e.name)), "[stream.{name}] types name a column that every trade has: use decimals for price and quantity");
+            ensure!(
+                !extra.iter().any(|e| given.iter().any(|g| g.name == e.name)),
+                "[stream.{name}] types name a column that every trade has: use decimals for price and quantity"
+            );
             Ok(trades(topic, decimals, extra)?)
         }
         "plain" => {
-            let need = |v: &Option<String>, what: &str| v.clone().with_context(|| format!("[stream.{name}] needs {what} = \"…\": the name of a column in types"));
+            let need = |v: &Option<String>, what: &str| {
+                v.clone().with_context(|| format!("[stream.{name}] needs {what} = \"…\": the name of a column in types"))
+            };
             Ok(StreamSchema::new(topic, StreamKind::Plain, extra, &need(&s.key, "key")?, &need(&s.event_time, "event_time")?)?)
         }
         other => bail!("[stream.{name}] kind '{other}' is not known: use trade or plain"),
@@ -255,7 +282,10 @@ fn schema(name: &str, topic: Topic, s: &written::StreamSection, decimals: TradeD
 }
 
 fn dedupe(name: &str, d: &written::DedupeSection, schema: &StreamSchema) -> Result<DedupePlan> {
-    ensure!(!d.columns.is_empty(), "[stream.{name}] dedupe needs columns: the natural key, such as [\"symbol\", \"event_time\", \"trade_id\"]");
+    ensure!(
+        !d.columns.is_empty(),
+        "[stream.{name}] dedupe needs columns: the natural key, such as [\"symbol\", \"event_time\", \"trade_id\"]"
+    );
     for column in &d.columns {
         schema.column(column)?;
     }
@@ -297,7 +327,9 @@ fn summary(name: &str, s: &written::SummarySection, zone_of: impl Fn(&str) -> St
         }
         (None, None, Some(range), None) => WindowSpec::Sliding { range_us: us("sliding", range)? },
         (None, None, None, Some(gap)) => WindowSpec::Session { gap_us: us("session", gap)? },
-        _ => bail!("[summary.{name}] needs one window: {{ tumbling = \"5m\" }}, {{ hopping = \"1m\", every = \"30s\" }}, {{ sliding = \"1m\" }} or {{ session = \"10m\" }}"),
+        _ => bail!(
+            "[summary.{name}] needs one window: {{ tumbling = \"5m\" }}, {{ hopping = \"1m\", every = \"30s\" }}, {{ sliding = \"1m\" }} or {{ session = \"10m\" }}"
+        ),
     };
     ensure!(!s.aggregates.is_empty(), "[summary.{name}] needs aggregates, such as {{ total = \"sum(quantity)\" }}");
     Ok(SummaryPlan {
@@ -313,7 +345,15 @@ fn summary(name: &str, s: &written::SummarySection, zone_of: impl Fn(&str) -> St
 /// `count`, `sum(quantity)`.
 fn aggregate(summary: &str, column: &str, text: &str) -> Result<AggregateSpec> {
     let (function, argument) = match text.split_once('(') {
-        Some((function, rest)) => (function, Some(rest.strip_suffix(')').with_context(|| format!("[summary.{summary}] {column} = '{text}' lacks its closing bracket"))?.trim().to_owned())),
+        Some((function, rest)) => (
+            function,
+            Some(
+                rest.strip_suffix(')')
+                    .with_context(|| format!("[summary.{summary}] {column} = '{text}' lacks its closing bracket"))?
+                    .trim()
+                    .to_owned(),
+            ),
+        ),
         None => (text, None),
     };
     let known = || Function::ALL.iter().map(|(name, _)| *name);

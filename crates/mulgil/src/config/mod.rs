@@ -67,13 +67,36 @@ mod tests {
         check("[strema.trades]", expect!["line 1: unknown key 'strema': did you mean 'stream'?"]);
         check("[stream.t]\nkind = \"trade\"\ntimezome = \"UTC\"", expect!["line 3: unknown key 'timezome': did you mean 'timezone'?"]);
         check("[stream.t]\nkind = \"trad\"", expect!["[stream.t] kind 'trad' is not known: use trade or plain"]);
-        check("[stream.T]\nkind = \"trade\"", expect!["[stream.T]: 'T' is not a valid stream name: use 1 to 200 of a-z, 0-9, '.', '_' and '-', not starting with '.'"]);
-        check("[stream.t]\nkind = \"trade\"\nallowed_lateness = \"1 hour\"", expect!["in 't.allowed_lateness': '1 hour' is not a duration: write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d"]);
+        check(
+            "[stream.T]\nkind = \"trade\"",
+            expect!["[stream.T]: 'T' is not a valid stream name: use 1 to 200 of a-z, 0-9, '.', '_' and '-', not starting with '.'"],
+        );
+        check(
+            "[stream.t]\nkind = \"trade\"\nallowed_lateness = \"1 hour\"",
+            expect![
+                "in 't.allowed_lateness': '1 hour' is not a duration: write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d"
+            ],
+        );
         check("[stream.t]\nkind = \"trade\"\npartitions = 0", expect!["[stream.t] partitions must be 1 to 1024"]);
-        check("[stream.t]\nkind = \"trade\"\ntimezone = \"Asia/Soul\"", expect!["[stream.t] time zone 'Asia/Soul' is not known: did you mean 'Asia/Seoul'?"]);
-        check("[source.s]\ntype = \"simulator\"\nstream = \"trades\"", expect!["[source.s] feeds the stream 'trades', which is not configured: add [stream.trades]"]);
-        check("[source.s]\ntype = \"posgres\"", expect!["[source.s] type 'posgres' is not known here: use simulator (HTTP ingest and files need no source)"]);
-        check("[[serve.keys]]\nname = \"a\"\nscopes = [\"read\"]\nkey = \"secret\"", expect!["'serve.keys.a' must refer to a secret as env:NAME or file:PATH, not contain it"]);
-        check("[log]\nsegment = \"64 parsecs\"", expect!["'64 parsecs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB"]);
+        check(
+            "[stream.t]\nkind = \"trade\"\ntimezone = \"Asia/Soul\"",
+            expect!["[stream.t] time zone 'Asia/Soul' is not known: did you mean 'Asia/Seoul'?"],
+        );
+        check(
+            "[source.s]\ntype = \"simulator\"\nstream = \"trades\"",
+            expect!["[source.s] feeds the stream 'trades', which is not configured: add [stream.trades]"],
+        );
+        check(
+            "[source.s]\ntype = \"posgres\"",
+            expect!["[source.s] type 'posgres' is not known here: use simulator (HTTP ingest and files need no source)"],
+        );
+        check(
+            "[[serve.keys]]\nname = \"a\"\nscopes = [\"read\"]\nkey = \"secret\"",
+            expect!["'serve.keys.a' must refer to a secret as env:NAME or file:PATH, not contain it"],
+        );
+        check(
+            "[log]\nsegment = \"64 parsecs\"",
+            expect!["'64 parsecs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB"],
+        );
     }
 }

@@ -24,7 +24,10 @@ mod tests {
 
     #[test]
     fn typing_errors() {
-        assert_eq!(explain("unknown field `tiemzone`, expected one of `kind`, `timezone`"), "unknown key 'tiemzone': did you mean 'timezone'?");
+        assert_eq!(
+            explain("unknown field `tiemzone`, expected one of `kind`, `timezone`"),
+            "unknown key 'tiemzone': did you mean 'timezone'?"
+        );
         assert_eq!(explain("unknown field `zzz`, expected `kind`"), "unknown key 'zzz': known here are kind");
         assert_eq!(explain("invalid type: integer"), "invalid type: integer");
     }

@@ -55,12 +55,18 @@ mod tests {
         assert_eq!(bytes("k", "20GB").unwrap(), 20_000_000_000);
         assert_eq!(bytes("k", "1GiB").unwrap(), 1 << 30);
         assert_eq!(bytes("k", "4096").unwrap(), 4096);
-        assert_eq!(bytes("log.segment", "20 gigs").unwrap_err().to_string(), "'20 gigs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB");
+        assert_eq!(
+            bytes("log.segment", "20 gigs").unwrap_err().to_string(),
+            "'20 gigs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB"
+        );
         assert!(bytes("k", "99999999999TB").is_err());
     }
 
     #[test]
     fn secrets_are_references() {
-        assert_eq!(secret("serve.keys.a", "hunter2").unwrap_err().to_string(), "'serve.keys.a' must refer to a secret as env:NAME or file:PATH, not contain it");
+        assert_eq!(
+            secret("serve.keys.a", "hunter2").unwrap_err().to_string(),
+            "'serve.keys.a' must refer to a secret as env:NAME or file:PATH, not contain it"
+        );
     }
 }

@@ -83,4 +83,3 @@ pub fn run_merges(history: &History, clock: &mulgil_log::Clock, stop: &Stop) -> 
     }
     Ok(())
 }
-

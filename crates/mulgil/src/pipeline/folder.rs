@@ -43,7 +43,8 @@ impl Folder {
         let dir = config.log.dir.clone();
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let journal_config = journal_config(config);
-        let (journal, opened) = Journal::open(journal_config, Arc::clone(&disk), Arc::clone(clock)).with_context(|| format!("cannot open the log in {}", dir.display()))?;
+        let (journal, opened) = Journal::open(journal_config, Arc::clone(&disk), Arc::clone(clock))
+            .with_context(|| format!("cannot open the log in {}", dir.display()))?;
         let journal = Arc::new(journal);
         let schemas: Vec<Arc<StreamSchema>> = plan.streams.iter().map(|s| Arc::clone(&s.schema)).collect();
         let inputs: Vec<Arc<StreamSchema>> = plan.shards.iter().map(|s| Arc::clone(&s.input)).chain(schemas.iter().cloned()).collect();
@@ -52,11 +53,23 @@ impl Folder {
         let state = StateFolder::open(&dir.join("state"), config.state.cache_bytes)?;
         let history = open_history(config, plan, disk)?;
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
-        let reader = |s: &super::plan::PlannedStream| (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions);
+        let reader = |s: &super::plan::PlannedStream| {
+            (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions)
+        };
         let readers: Vec<(Arc<StreamReader>, u32)> = plan.streams.iter().map(reader).collect();
         begin_where_the_log_does(&history, &*log, &readers)?;
         let epoch = epoch(&dir)?;
-        Ok(Self { dir, journal, schemas: known, schemas_from, state, history, epoch, repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)), readers })
+        Ok(Self {
+            dir,
+            journal,
+            schemas: known,
+            schemas_from,
+            state,
+            history,
+            epoch,
+            repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)),
+            readers,
+        })
     }
 
     pub fn log(&self) -> Arc<dyn Log> {
@@ -80,7 +93,12 @@ pub fn open_history(config: &Checked, plan: &Plan, disk: Arc<dyn Disk>) -> Resul
 
 pub fn history_config(config: &Checked) -> HistoryConfig {
     let plan = &config.history;
-    let mut history = HistoryConfig { flush_after: plan.flush_after, disk_budget_bytes: plan.disk_budget_bytes, query: query_limits(config), ..HistoryConfig::default() };
+    let mut history = HistoryConfig {
+        flush_after: plan.flush_after,
+        disk_budget_bytes: plan.disk_budget_bytes,
+        query: query_limits(config),
+        ..HistoryConfig::default()
+    };
     history.retention.default = plan.retention;
     history.time_zones = config.streams.iter().map(|s| (s.schema.stream.clone(), s.timezone.clone())).collect();
     history

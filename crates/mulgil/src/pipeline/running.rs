@@ -16,13 +16,13 @@ use super::writer::StreamWriter;
 use crate::config::checked::Checked;
 use anyhow::{Context, Result};
 use mulgil_engine::shard::{Shard, ShardSpec};
-use mulgil_log::{Clock, Seek};
 use mulgil_log::Log as _;
+use mulgil_log::{Clock, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::streams::SCHEMAS;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How the pipeline is run, beyond the configuration.
@@ -120,7 +120,9 @@ impl Running {
             }
             let backlog = self.backlog()?;
             on_wait(backlog);
-            let level_done = |level| self.shards.iter().zip(self.levels()).filter(|(_, l)| *l < level).all(|((_, v), _)| v.finished.load(Ordering::Acquire));
+            let level_done = |level| {
+                self.shards.iter().zip(self.levels()).filter(|(_, l)| *l < level).all(|((_, v), _)| v.finished.load(Ordering::Acquire))
+            };
             if backlog == 0 && level_done(level) {
                 if !finish || level > self.levels().max().unwrap_or(0) {
                     break;
@@ -194,14 +196,30 @@ fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOpti
     Ok((held, vitals))
 }
 
-fn open_shard(config: &Checked, planned: &PlannedShards, partition: Partition, reader: &Arc<StreamReader>, folder: &Folder, options: &RunOptions) -> Result<ShardRunner> {
+fn open_shard(
+    config: &Checked,
+    planned: &PlannedShards,
+    partition: Partition,
+    reader: &Arc<StreamReader>,
+    folder: &Folder,
+    options: &RunOptions,
+) -> Result<ShardRunner> {
     let input = TopicPartition::new(planned.input.stream.clone(), partition);
     let state = folder.state.of_shard(&input);
-    let spec = ShardSpec { schema: Arc::clone(&planned.input), partition, out_of_orderness_us: planned.out_of_orderness_us, dedupe: planned.dedupe.clone() };
-    let shard = Shard::open(spec, planned.operators(config)?, Box::new(state.clone())).with_context(|| format!("cannot open the shard of {input}"))?;
+    let spec = ShardSpec {
+        schema: Arc::clone(&planned.input),
+        partition,
+        out_of_orderness_us: planned.out_of_orderness_us,
+        dedupe: planned.dedupe.clone(),
+    };
+    let shard = Shard::open(spec, planned.operators(config)?, Box::new(state.clone()))
+        .with_context(|| format!("cannot open the shard of {input}"))?;
     let mut writers = BTreeMap::new();
     for schema in shard.outputs() {
-        writers.insert(schema.stream.clone(), StreamWriter::new(&folder.schemas, Arc::clone(&schema), schema.stream.clone(), planned.partitions)?);
+        writers.insert(
+            schema.stream.clone(),
+            StreamWriter::new(&folder.schemas, Arc::clone(&schema), schema.stream.clone(), planned.partitions)?,
+        );
     }
     let limits = ShardLimits {
         batch_rows: options.batch_rows,
@@ -209,7 +227,8 @@ fn open_shard(config: &Checked, planned: &PlannedShards, partition: Partition, r
         dirty_entries_max: config.state.dirty_entries_max,
         idle_after: planned.idle_after.filter(|_| !options.never_idle),
     };
-    let setup = ShardSetup { log: folder.log(), reader: Arc::clone(reader), decisions: planned.decisions.clone(), input, state, writers, limits };
+    let setup =
+        ShardSetup { log: folder.log(), reader: Arc::clone(reader), decisions: planned.decisions.clone(), input, state, writers, limits };
     ShardRunner::open(setup, shard)
 }
 

@@ -20,13 +20,19 @@ pub struct Schemas {
 }
 
 impl Schemas {
-    /// Reads what the log knows, and records it anew together with the schemas of `streams`.
+    /// Reads what the log knows, and records the schemas of `streams` that it does not. Also says from where on the log has them all:
+    /// retention must keep that until they are recorded anew.
     pub fn open(log: &dyn Log, streams: &[Arc<StreamSchema>]) -> Result<(Self, Offset)> {
         let mut schemas = Self::read(log)?;
+        let mut fresh = Self::default();
         for schema in streams {
-            schemas.add(schema.stream.clone(), WireSchema::of(schema));
+            let (stream, wire) = (schema.stream.clone(), WireSchema::of(schema));
+            if schemas.add(stream.clone(), wire.clone()) {
+                fresh.add(stream, wire);
+            }
         }
-        let from = schemas.record(log)?;
+        let from = log.seek(&topic()?, Seek::First)?;
+        fresh.record(log)?;
         Ok((schemas, from))
     }
 
@@ -46,11 +52,14 @@ impl Schemas {
         Ok(committed.base_offsets.first().copied().unwrap_or(Offset::ZERO))
     }
 
-    fn add(&mut self, stream: Topic, wire: WireSchema) {
+    /// False if it was known.
+    fn add(&mut self, stream: Topic, wire: WireSchema) -> bool {
         let known = self.known.entry(stream).or_default();
-        if !known.contains(&wire) {
+        let is_new = !known.contains(&wire);
+        if is_new {
             known.push(wire);
         }
+        is_new
     }
 
     /// Reads what the log knows.

@@ -9,8 +9,8 @@ use super::reader::StreamReader;
 use super::state::ShardState;
 use super::writer::StreamWriter;
 use anyhow::{Context, Result, bail};
-use mulgil_engine::output::Emitted;
 use mulgil_engine::decision::{Decided, Decision};
+use mulgil_engine::output::Emitted;
 use mulgil_engine::shard::Shard;
 use mulgil_log::{Advance, Append, Commit, Log, Owner, ReadLimit, RecordsBuilder};
 use mulgil_model::ids::{Offset, Topic, TopicPartition};
@@ -75,7 +75,17 @@ impl ShardRunner {
         let decisions_next = stored.and_then(|b| b.try_into().ok()).map_or(Offset::ZERO, |b| Offset(u64::from_be_bytes(b)));
         let snapshot_offset = Offset(shard.position().commit);
         let now = Instant::now();
-        let mut runner = Self { setup, owner, shard, decisions_next, last_snapshot: now, last_row: now, snapshot_offset, decisions_offset: decisions_next, finish: Finish::No };
+        let mut runner = Self {
+            setup,
+            owner,
+            shard,
+            decisions_next,
+            last_snapshot: now,
+            last_row: now,
+            snapshot_offset,
+            decisions_offset: decisions_next,
+            finish: Finish::No,
+        };
         runner.recover()?;
         Ok(runner)
     }
@@ -121,17 +131,28 @@ impl ShardRunner {
             let until = decisions.peek().map_or(committed.commit, |d| d.at.commit.min(committed.commit));
             let n = usize::try_from(until.saturating_sub(at.commit)).unwrap_or(usize::MAX).min(self.setup.limits.batch_rows);
             if n == 0 {
-                bail!("the log holds no decision for {} at {at}, though the shard committed {committed}: is the decisions topic damaged?", self.setup.input);
+                bail!(
+                    "the log holds no decision for {} at {at}, though the shard committed {committed}: is the decisions topic damaged?",
+                    self.setup.input
+                );
             }
             let rows = self.setup.reader.read(self.setup.input.partition, Offset(at.commit), n)?;
             if rows.is_empty() {
-                bail!("{} ends at offset {}, but its shard committed {committed}: was the log replaced? delete the state folder", self.setup.input, at.commit);
+                bail!(
+                    "{} ends at offset {}, but its shard committed {committed}: was the log replaced? delete the state folder",
+                    self.setup.input,
+                    at.commit
+                );
             }
             self.shard.process(&rows).with_context(|| format!("replaying {}", self.setup.input))?;
             self.snapshot_when_large()?;
         }
         if self.shard.position() > committed {
-            bail!("the state of {} is at {}, ahead of the log at {committed}: delete the state folder to rebuild it", self.setup.input, self.shard.position());
+            bail!(
+                "the state of {} is at {}, ahead of the log at {committed}: delete the state folder to rebuild it",
+                self.setup.input,
+                self.shard.position()
+            );
         }
         Ok(())
     }
@@ -148,7 +169,9 @@ impl ShardRunner {
                 return Ok(all);
             }
             for record in chunk.iter() {
-                all.push(serde_json::from_slice(record.value).with_context(|| format!("decision {} of {}", record.offset, self.setup.input))?);
+                all.push(
+                    serde_json::from_slice(record.value).with_context(|| format!("decision {} of {}", record.offset, self.setup.input))?,
+                );
             }
             from = chunk.next_offset();
         }
@@ -156,7 +179,8 @@ impl ShardRunner {
 
     /// The next commit of this shard, if there is anything to do. It must be committed before the next call.
     pub fn prepare(&mut self, now: Instant) -> Result<Option<Commit>> {
-        let rows = self.setup.reader.read(self.setup.input.partition, Offset(self.shard.position().commit), self.setup.limits.batch_rows)?;
+        let rows =
+            self.setup.reader.read(self.setup.input.partition, Offset(self.shard.position().commit), self.setup.limits.batch_rows)?;
         if rows.is_empty() {
             return match self.decide(now) {
                 Some(decision) => self.take(decision).map(Some),
@@ -215,7 +239,8 @@ impl ShardRunner {
         let mut appends = Vec::with_capacity(emitted.len());
         for Emitted { schema, batch } in emitted {
             let writer = self.setup.writers.get_mut(&schema.stream);
-            let writer = writer.with_context(|| format!("shard of {} emits '{}', which is not planned", self.setup.input, schema.stream))?;
+            let writer =
+                writer.with_context(|| format!("shard of {} emits '{}', which is not planned", self.setup.input, schema.stream))?;
             appends.push(writer.into_partition(&batch, partition)?);
         }
         Ok(appends)

@@ -99,7 +99,13 @@ mod tests {
         }
         let folder = StateFolder::open(dir.path(), 1 << 20).unwrap();
         let mut seen = Vec::new();
-        folder.of_shard(&at(1)).scan(b"a/", &mut |k, v| { seen.push((k.to_vec(), v.to_vec())); true }).unwrap();
+        folder
+            .of_shard(&at(1))
+            .scan(b"a/", &mut |k, v| {
+                seen.push((k.to_vec(), v.to_vec()));
+                true
+            })
+            .unwrap();
         assert_eq!(seen, [(b"a/1".to_vec(), b"x".to_vec())]);
         assert_eq!(folder.of_shard(&at(1)).get(b"b/1").unwrap(), Some(b"z".to_vec()));
         assert_eq!(folder.of_shard(&at(10)).get(b"b/1").unwrap(), None);

@@ -32,7 +32,8 @@ impl Tasks {
             first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             failed.ask();
         };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("cannot start the thread {name}"))?;
+        let thread =
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("cannot start the thread {name}"))?;
         self.threads.push((name.to_owned(), thread));
         Ok(())
     }

@@ -13,12 +13,34 @@ fn errors_name_the_thing_and_what_to_do() {
     let path = |name: &str| text(&dir.path().join(name)).to_owned();
     let bad = file(dir.path(), "bad.toml", "[stream.trades]\nkind = \"trade\"\nbarz = [\"1m\"]\n");
     let shown = |message: String| message.replace(text(dir.path()), "DIR");
-    expect![["error: in DIR/bad.toml: line 3: unknown key 'barz': did you mean 'bars'?\n"]].assert_eq(&shown(fails(&["check", "-c", text(&bad)])));
-    expect![["error: cannot read the configuration DIR/none.toml: No such file or directory (os error 2)\n"]].assert_eq(&shown(fails(&["run", "-c", &path("none.toml")])));
-    expect![["error: DIR/empty holds no data: name the folder with --data, or start with `mulgil run`\n"]].assert_eq(&shown(fails(&["query", "SELECT 1", "--data", &path("empty")])));
+    expect![["error: in DIR/bad.toml: line 3: unknown key 'barz': did you mean 'bars'?\n"]].assert_eq(&shown(fails(&[
+        "check",
+        "-c",
+        text(&bad),
+    ])));
+    expect![["error: cannot read the configuration DIR/none.toml: No such file or directory (os error 2)\n"]].assert_eq(&shown(fails(&[
+        "run",
+        "-c",
+        &path("none.toml"),
+    ])));
+    expect![["error: DIR/empty holds no data: name the folder with --data, or start with `mulgil run`\n"]].assert_eq(&shown(fails(&[
+        "query",
+        "SELECT 1",
+        "--data",
+        &path("empty"),
+    ])));
     let rule = file(dir.path(), "rule.toml", "[stream.trades]\nkind = \"trade\"\n[rule.x]\nstream = \"trade\"\nwhen = \"price > 1\"\n");
-    expect![["error: [rule.x] reads the stream 'trade', which does not exist: did you mean 'trades'?\n"]].assert_eq(&shown(fails(&["check", "-c", text(&rule)])));
-    says(&["run", "--bind", "0.0.0.0:0", "--data", &path("public")], expect!["error: refusing to listen on 0.0.0.0:0: others can reach this address, and no keys are configured. Add a [[serve.keys]] entry, or bind to 127.0.0.1, or set allow_public = true if everybody may read, ingest and control"]);
+    expect![["error: [rule.x] reads the stream 'trade', which does not exist: did you mean 'trades'?\n"]].assert_eq(&shown(fails(&[
+        "check",
+        "-c",
+        text(&rule),
+    ])));
+    says(
+        &["run", "--bind", "0.0.0.0:0", "--data", &path("public")],
+        expect![
+            "error: refusing to listen on 0.0.0.0:0: others can reach this address, and no keys are configured. Add a [[serve.keys]] entry, or bind to 127.0.0.1, or set allow_public = true if everybody may read, ingest and control"
+        ],
+    );
 }
 
 #[test]
@@ -58,7 +80,13 @@ fn a_replay_can_be_asked_in_every_format_and_its_log_verified() {
 
 /// In the middle of the journal's first segment.
 fn flip_a_bit(data: &std::path::Path) {
-    let segment = std::fs::read_dir(data.join("journal")).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).min().unwrap();
+    let segment = std::fs::read_dir(data.join("journal"))
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "log"))
+        .min()
+        .unwrap();
     let mut bytes = std::fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
@@ -71,7 +99,14 @@ fn sql_cannot_write_or_read_files() {
     let (trades, data) = (dir.path().join("t.ndjson"), dir.path().join("data"));
     ok(&["simulate", "--rows", "10", "--out", text(&trades)]);
     ok(&["replay", text(&trades), "--data", text(&data)]);
-    for sql in ["DROP TABLE trades", "INSERT INTO trades VALUES (1)", "COPY trades TO '/tmp/x.csv'", "CREATE TABLE x AS SELECT 1", "SELECT * FROM '/etc/passwd'", "SET x = 1"] {
+    for sql in [
+        "DROP TABLE trades",
+        "INSERT INTO trades VALUES (1)",
+        "COPY trades TO '/tmp/x.csv'",
+        "CREATE TABLE x AS SELECT 1",
+        "SELECT * FROM '/etc/passwd'",
+        "SET x = 1",
+    ] {
         let said = fails(&["query", sql, "--data", text(&data)]);
         assert!(said.starts_with("error: "), "{sql}: {said}");
     }

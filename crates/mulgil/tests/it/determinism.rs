@@ -121,7 +121,8 @@ fn the_same_bytes_in_any_batches_threads_and_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let trades = dir.path().join("trades.ndjson");
     ok(&["simulate", "--rows", "30000", "--seed", "42", "--rate", "20", "--anomaly-share", "0.01", "--out", text(&trades)]);
-    let case = Case { dir: dir.path(), config: text(&file(dir.path(), "mulgil.toml", CONFIG)).to_owned(), trades: text(&trades).to_owned() };
+    let case =
+        Case { dir: dir.path(), config: text(&file(dir.path(), "mulgil.toml", CONFIG)).to_owned(), trades: text(&trades).to_owned() };
     let straight = derived(&case.run("straight", &["--workers", "2"]));
     for topic in ["trades", "trades.bars.1s", "trades.bars.1d", "trades.by_side", "trades.alerts", "trades.bars.1m.alerts"] {
         let n: usize = straight.iter().filter(|(name, _)| name.rsplit_once('/').unwrap().0 == topic).map(|(_, rows)| rows.len()).sum();
@@ -139,7 +140,10 @@ fn the_same_bytes_in_any_batches_threads_and_restarts() {
     same(&straight, &derived(&again));
 }
 
-fn same(want: &std::collections::BTreeMap<String, Vec<crate::program::Record>>, got: &std::collections::BTreeMap<String, Vec<crate::program::Record>>) {
+fn same(
+    want: &std::collections::BTreeMap<String, Vec<crate::program::Record>>,
+    got: &std::collections::BTreeMap<String, Vec<crate::program::Record>>,
+) {
     assert_eq!(want.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
     for (topic, rows) in want {
         let other = &got[topic];

@@ -15,7 +15,8 @@ dedupe = { columns = ["symbol", "event_time", "trade_id"] }
 fn post(server: &Server, stream: &str, kind: &str, key: Option<&str>, body: String) -> (u16, Value) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut request = reqwest::Client::new().post(format!("{}/api/v1/ingest/{stream}", server.url)).header("content-type", kind).body(body);
+        let mut request =
+            reqwest::Client::new().post(format!("{}/api/v1/ingest/{stream}", server.url)).header("content-type", kind).body(body);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
@@ -25,7 +26,10 @@ fn post(server: &Server, stream: &str, kind: &str, key: Option<&str>, body: Stri
 }
 
 fn row(id: u32, price: &str) -> String {
-    format!(r#"{{"symbol":"005930","event_time":"2026-01-05T09:00:0{}Z","price":{price},"quantity":10,"side":"BUY","trade_id":"{id}"}}"#, id % 10)
+    format!(
+        r#"{{"symbol":"005930","event_time":"2026-01-05T09:00:0{}Z","price":{price},"quantity":10,"side":"BUY","trade_id":"{id}"}}"#,
+        id % 10
+    )
 }
 
 fn count(server_data: &std::path::Path, config: &std::path::Path, sql: &str) -> String {

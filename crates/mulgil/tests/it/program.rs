@@ -66,7 +66,15 @@ impl Server {
 
     pub fn start_with(config: &Path, data: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = mulgil();
-        command.arg("run").arg("-c").arg(config).arg("--data").arg(data).args(["--bind", "127.0.0.1:0"]).args(args).envs(env.iter().copied());
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(config)
+            .arg("--data")
+            .arg(data)
+            .args(["--bind", "127.0.0.1:0"])
+            .args(args)
+            .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

@@ -30,7 +30,8 @@ cooldown = "1s"
 
 /// A client of the whole trade stream that keeps only what a frame says.
 async fn read_rows(url: &str, resume: Option<&str>, n_frames: usize) -> (Vec<Value>, String, bool) {
-    let (mut socket, _) = tokio_tungstenite::connect_async(format!("{}/api/v1/stock/realtime", url.replacen("http", "ws", 1))).await.unwrap();
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("{}/api/v1/stock/realtime", url.replacen("http", "ws", 1))).await.unwrap();
     let mut subscribe = serde_json::json!({ "op": "subscribe", "id": "t", "streams": ["trades"], "symbols": "all", "mode": "trades" });
     match resume {
         Some(token) => subscribe["resume"] = token.into(),
@@ -100,7 +101,17 @@ fn a_websocket_client_resumes_exactly_once_over_disconnects_and_a_kill() {
 /// The trade ids of the log, in order, decoded by `mulgil log cat`.
 fn stored_ids(data: &std::path::Path) -> BTreeMap<u32, Vec<String>> {
     let config = file(data, "config-for-cat.toml", CONFIG);
-    let text = crate::program::ok(&["log", "cat", "trades", "-c", crate::program::text(&config), "--data", crate::program::text(data), "-n", "10000000"]);
+    let text = crate::program::ok(&[
+        "log",
+        "cat",
+        "trades",
+        "-c",
+        crate::program::text(&config),
+        "--data",
+        crate::program::text(data),
+        "-n",
+        "10000000",
+    ]);
     let mut ids: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for line in text.lines() {
         let row: Value = serde_json::from_str(line).unwrap();
@@ -112,7 +123,8 @@ fn stored_ids(data: &std::path::Path) -> BTreeMap<u32, Vec<String>> {
 /// Reads events until `n` have come; (id, data) of each.
 async fn read_events(url: &str, last_id: Option<&str>, n: usize) -> Vec<(String, Value)> {
     let client = reqwest::Client::new();
-    let mut request = client.get(format!("{url}/api/v1/stock/anomaly{}", if last_id.is_none() { "?from=2020-01-01T00:00:00Z" } else { "" }));
+    let mut request =
+        client.get(format!("{url}/api/v1/stock/anomaly{}", if last_id.is_none() { "?from=2020-01-01T00:00:00Z" } else { "" }));
     if let Some(id) = last_id {
         request = request.header("Last-Event-ID", id);
     }
@@ -154,6 +166,8 @@ fn an_sse_client_resumes_exactly_once_with_last_event_id() {
     let straight: Vec<String> = straight.iter().map(|(_, alert)| alert["id"].as_str().unwrap().to_owned()).collect();
     assert!(seen.iter().all(|id| straight.contains(id)), "an alert that nobody else saw");
     server.stop();
-    let stored: usize = until("the log to be readable", || Some(dump(&data).iter().filter(|(t, _)| t.starts_with("trades.alerts/")).map(|(_, r)| r.len()).sum()));
+    let stored: usize = until("the log to be readable", || {
+        Some(dump(&data).iter().filter(|(t, _)| t.starts_with("trades.alerts/")).map(|(_, r)| r.len()).sum())
+    });
     assert!(stored >= seen.len());
 }

@@ -16,7 +16,19 @@ fn outcome(config: &Path, data: &Path, queries: &str) -> String {
 
 fn replay(folder: &Path, data: &Path, batch: &str) -> std::process::Command {
     let mut command = mulgil();
-    command.args(["replay", text(&folder.join("trades.csv")), "-c", text(&folder.join("mulgil.toml")), "--data", text(data), "--finish", "--tolerance", "1d", "--batch", batch]);
+    command.args([
+        "replay",
+        text(&folder.join("trades.csv")),
+        "-c",
+        text(&folder.join("mulgil.toml")),
+        "--data",
+        text(data),
+        "--finish",
+        "--tolerance",
+        "1d",
+        "--batch",
+        batch,
+    ]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

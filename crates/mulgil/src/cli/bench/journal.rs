@@ -34,10 +34,12 @@ pub fn journal(args: &JournalArgs) -> Result<serde_json::Value> {
     let log = Arc::new(log);
     let started = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
-        let writers: Vec<_> = (0..WRITERS).map(|w| {
-            let log = Arc::clone(&log);
-            scope.spawn(move || write(&log, w, args.rows / WRITERS, args.row_bytes))
-        }).collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|w| {
+                let log = Arc::clone(&log);
+                scope.spawn(move || write(&log, w, args.rows / WRITERS, args.row_bytes))
+            })
+            .collect();
         writers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a writer broke"))?)
     })?;
     let seconds = started.elapsed().as_secs_f64();

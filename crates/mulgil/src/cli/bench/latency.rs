@@ -60,7 +60,9 @@ async fn measure(args: &LatencyArgs) -> Result<serde_json::Value> {
     let skip = committed.len() / 10;
     let mut latencies: Vec<f64> = Vec::new();
     for (batch, at) in arrived {
-        if batch >= skip && let Some(answered) = committed.get(batch) {
+        if batch >= skip
+            && let Some(answered) = committed.get(batch)
+        {
             latencies.push((at - answered).max(0) as f64);
         }
     }
@@ -82,7 +84,10 @@ async fn post(url: String, stream: String, n_batches: u64, rows: u64) -> Result<
         let mut body = String::new();
         let now = now_micros() / 1_000;
         for row in 0..rows {
-            body.push_str(&format!("{{\"symbol\":\"B{:03}\",\"event_time\":{now},\"price\":100.5,\"quantity\":1,\"side\":\"BUY\",\"trade_id\":\"{batch}\"}}\n", row % 50));
+            body.push_str(&format!(
+                "{{\"symbol\":\"B{:03}\",\"event_time\":{now},\"price\":100.5,\"quantity\":1,\"side\":\"BUY\",\"trade_id\":\"{batch}\"}}\n",
+                row % 50
+            ));
         }
         let request = client.post(format!("{url}/api/v1/ingest/{stream}")).header("content-type", "application/x-ndjson").body(body);
         requests.push(tokio::spawn(async move {
@@ -105,7 +110,9 @@ type Receive = futures::stream::SplitStream<tokio_tungstenite::WebSocketStream<t
 async fn collect(receive: &mut Receive, total: u64) -> Result<Vec<(usize, i64)>> {
     let mut arrived = Vec::new();
     while (arrived.len() as u64) < total {
-        let frame = tokio::time::timeout(PATIENCE, receive.next()).await.with_context(|| format!("only {} of {total} rows arrived", arrived.len()))?;
+        let frame = tokio::time::timeout(PATIENCE, receive.next())
+            .await
+            .with_context(|| format!("only {} of {total} rows arrived", arrived.len()))?;
         let frame = frame.context("the server closed the socket")??;
         let at = now_micros();
         let Ok(text) = frame.to_text() else { continue };

@@ -24,7 +24,12 @@ pub fn parse(args: &ParseArgs) -> Result<serde_json::Value> {
     let mut rows = 0;
     while let Some(decoded) = decoder.next(BATCH_ROWS)? {
         rows += decoded.batch.num_rows();
-        anyhow::ensure!(decoded.problems.is_empty(), "{} is not a clean file of trades: {:?}", args.file.display(), decoded.problems.first());
+        anyhow::ensure!(
+            decoded.problems.is_empty(),
+            "{} is not a clean file of trades: {:?}",
+            args.file.display(),
+            decoded.problems.first()
+        );
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(serde_json::json!({ "rows": rows, "bytes": bytes.len(), "seconds": seconds }))
