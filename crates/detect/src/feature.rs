@@ -265,33 +265,42 @@ impl Feature {
             Window::Last { .. } => (state.seen as i64 + 1, state.seen as i64 + 1),
             Window::Span { .. } | Window::Lifetime => (row.event_time, row.latest),
         };
-        let added = match (&mut state.body, number) {
-            (Body::Count(cells), _) => Some(cells.add(at, row.offset, (), now, self.window)),
-            (Body::Sum(cells), Some(x)) => Some(cells.add(at, row.offset, Sum::of(x), now, self.window)),
-            (Body::Squares(cells), Some(x)) => Squares::of(x).map(|m| cells.add(at, row.offset, m, now, self.window)),
+        let window = self.window;
+        match (&mut state.body, number) {
+            (Body::Count(cells), _) => cells.add(at, row.offset, (), now, window),
+            (Body::Sum(cells), Some(x)) => cells.add(at, row.offset, Sum::of(x), now, window),
+            (Body::Squares(cells), Some(x)) => {
+                let Some(squares) = Squares::of(x) else { return };
+                cells.add(at, row.offset, squares, now, window);
+            }
             (Body::Extreme(extreme), Some(x)) => {
                 let sign = if self.aggregate == Aggregate::Min { -1 } else { 1 };
-                Some(extreme.add(at, row.offset, x * sign, now, self.window))
+                extreme.add(at, row.offset, x * sign, now, window);
             }
-            (Body::Values(values), _) => view.and_then(|v| v.hash(row.row)).map(|hash| values.add(at, hash, now, self.window)),
-            (Body::Ewma(ewma), Some(x)) => self.decay().map(|decay| ewma.add(row.event_time, x as f64 / self.unit(), decay)),
+            (Body::Values(values), _) => {
+                let Some(hash) = view.and_then(|v| v.hash(row.row)) else { return };
+                values.add(at, hash, now, window);
+            }
+            (Body::Ewma(ewma), Some(x)) => {
+                let Some(decay) = self.decay() else { return };
+                ewma.add(row.event_time, x as f64 / self.unit(), decay);
+            }
             (Body::LagRows(lag), Some(x)) => {
                 let Aggregate::LagRows { rows } = self.aggregate else { return };
-                Some(lag.add(row.offset, x, rows))
+                lag.add(row.offset, x, rows);
             }
             (Body::LagTime(lag), Some(x)) => {
                 let Aggregate::LagTime { micros, .. } = self.aggregate else { return };
-                Some(lag.add(row.event_time, row.offset, x, row.latest, micros))
+                lag.add(row.event_time, row.offset, x, row.latest, micros);
             }
             (Body::Latest(last), _) => {
-                let later = last.is_none_or(|(before, _)| row.event_time >= before);
-                Some(if later {
-                    *last = Some((row.event_time, row.offset))
-                })
+                if last.is_none_or(|(before, _)| row.event_time >= before) {
+                    *last = Some((row.event_time, row.offset));
+                }
             }
-            (_, None) => None,
-        };
-        state.seen += u64::from(added.is_some());
+            (_, None) => return,
+        }
+        state.seen += 1;
     }
 
     fn decay(&self) -> Option<Decay> {

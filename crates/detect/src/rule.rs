@@ -87,6 +87,8 @@ pub struct Rule {
     pub columns: Vec<usize>,
 }
 
+// One per rule: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub enum Test {
     Each { when: Expression },

@@ -94,6 +94,9 @@ pub struct Reload {
     pub removed: Vec<String>,
 }
 
+/// Per feature and row: the oldest row that its value rests on.
+type FirstOffsets = Vec<Vec<Option<u64>>>;
+
 pub struct RulesOperator {
     name: String,
     schema: Arc<StreamSchema>,
@@ -160,7 +163,7 @@ impl RulesOperator {
     }
 
     /// Features row by row. Gives the scope's batch, and per feature the first offsets.
-    fn compute_features(&mut self, input: &Input<'_>, store: &dyn StateStore) -> Result<(RecordBatch, Vec<Vec<Option<u64>>>), EngineError> {
+    fn compute_features(&mut self, input: &Input<'_>, store: &dyn StateStore) -> Result<(RecordBatch, FirstOffsets), EngineError> {
         let rows = input.rows;
         let definitions = &self.definitions;
         let accepted = accepted(definitions, &self.schema, rows, &mut self.counts)?;

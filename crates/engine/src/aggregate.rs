@@ -272,7 +272,7 @@ impl StateValue for Cells {
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(bytes, 1)?;
-        let n = fields.len()?;
+        let n = fields.count()?;
         let cells = (0..n).map(|_| Cell::read(&mut fields)).collect::<Result<_, _>>()?;
         fields.end()?;
         Ok(Self(cells))

@@ -79,13 +79,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A number of things that each take at least one byte.
-    pub fn len(&mut self) -> Result<usize, String> {
+    pub fn count(&mut self) -> Result<usize, String> {
         let n = self.u()?;
         usize::try_from(n).ok().filter(|n| *n <= self.rest.len()).ok_or_else(|| "a length is beyond the entry's end".to_owned())
     }
 
     pub fn bytes(&mut self) -> Result<&'a [u8], String> {
-        let n = self.len()?;
+        let n = self.count()?;
         let (bytes, rest) = self.rest.split_at(n);
         self.rest = rest;
         Ok(bytes)
@@ -143,7 +143,7 @@ mod tests {
         #[test]
         fn never_panics(bytes: Vec<u8>) {
             if let Ok(mut fields) = Fields::open(&bytes, 1) {
-                let _ = (fields.len(), fields.u(), fields.i64(), fields.text(), fields.f64());
+                let _ = (fields.count(), fields.u(), fields.i64(), fields.text(), fields.f64());
             }
         }
 

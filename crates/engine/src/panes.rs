@@ -266,7 +266,7 @@ impl<A: StateValue> StateValue for Open<A> {
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(bytes, VERSION)?;
-        let n = fields.len()?;
+        let n = fields.count()?;
         let mut panes = Vec::with_capacity(n);
         for _ in 0..n {
             let (series, start, length) = (fields.i64()?, fields.i64()?, fields.i64()?);

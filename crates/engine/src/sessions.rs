@@ -211,7 +211,7 @@ impl<A: StateValue> StateValue for Group<A> {
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(bytes, VERSION)?;
-        let n = fields.len()?;
+        let n = fields.count()?;
         let mut sessions = Vec::with_capacity(n);
         for _ in 0..n {
             let (start, length) = (fields.i64()?, fields.i64()?);

@@ -142,7 +142,7 @@ impl<A: StateValue> StateValue for Trail<A> {
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(bytes, 1)?;
-        let n = fields.len()?;
+        let n = fields.count()?;
         let times = (0..n).map(|_| Ok((fields.i64()?, A::read(fields.bytes()?)?))).collect::<Result<_, String>>()?;
         fields.end()?;
         Ok(Self { times })

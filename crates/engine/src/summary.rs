@@ -69,6 +69,8 @@ pub struct SummaryOperator {
     pending: Vec<Vec<Option<Value>>>,
 }
 
+// One per operator: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Windows {
     Fixed { assigner: Assigner, panes: Panes<Cells>, assigned: Vec<Window>, keyed: Vec<(Series, Window)> },
     Session(Sessions<Cells>),

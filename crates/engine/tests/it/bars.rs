@@ -150,7 +150,7 @@ fn reference(trades: &[(usize, &Trade)], interval_us: i64) -> Reference {
         let volume = |side| trades.iter().filter(|(_, t)| side == Some("") || t.side == side).map(|(_, t)| t.quantity).sum();
         let amount = trades.iter().map(|(_, t)| t.price * t.quantity).sum();
         let sums = [volume(Some("")), amount, volume(Some("BUY")), volume(Some("SELL"))];
-        let ohlc = [prices().next(), prices().max(), prices().min(), prices().last()].map(Option::unwrap);
+        let ohlc = [prices().next(), prices().max(), prices().min(), prices().next_back()].map(Option::unwrap);
         (trades.len() as i64, [ohlc[0], ohlc[1], ohlc[2], ohlc[3], sums[0], sums[1], sums[2], sums[3]])
     };
     windows.into_iter().map(|(key, trades)| (key, bar(trades))).collect()

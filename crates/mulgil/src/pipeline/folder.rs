@@ -80,7 +80,7 @@ impl Folder {
 pub fn journal_config(config: &Checked) -> JournalConfig {
     let mut journal = JournalConfig::new(&config.log.dir);
     journal.segment_bytes = config.log.segment_bytes;
-    journal.durability = config.log.durability.clone();
+    journal.durability = config.log.durability;
     journal.retention = Retention { time: config.log.retention_time, bytes: config.log.retention_bytes };
     journal
 }

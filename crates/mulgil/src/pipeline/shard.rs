@@ -241,7 +241,7 @@ impl ShardRunner {
             let writer = self.setup.writers.get_mut(&schema.stream);
             let writer =
                 writer.with_context(|| format!("shard of {} emits '{}', which is not planned", self.setup.input, schema.stream))?;
-            appends.push(writer.into_partition(&batch, partition)?);
+            appends.push(writer.for_partition(&batch, partition)?);
         }
         Ok(appends)
     }

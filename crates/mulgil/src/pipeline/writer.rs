@@ -38,7 +38,7 @@ impl StreamWriter {
 
     /// All rows into one partition, as a shard does with what it derives. Derived rows carry no time of the clock, so that they are the
     /// same bytes whenever they are computed: their receive time is their event time.
-    pub fn into_partition(&mut self, batch: &RecordBatch, partition: Partition) -> Result<Append> {
+    pub fn for_partition(&mut self, batch: &RecordBatch, partition: Partition) -> Result<Append> {
         let mut builder = RecordsBuilder::new();
         self.encode(batch, None, |_, push| push(&mut builder))?;
         Ok(self.append(partition, builder))

@@ -70,16 +70,11 @@ impl Market {
     /// KRX: the steps in force since 2023-01-25, Enforcement Rules of the KOSPI Market Business Regulation, "price quotation unit"
     /// (https://global.krx.co.kr, Trading > Tick size). NASDAQ: 0.01 USD from 1 USD on (Regulation NMS, rule 612).
     pub fn tick(self, price: i64) -> i64 {
-        let won = match price / 100 {
-            _ if self == Self::Nasdaq => return 1,
-            ..2_000 => 1,
-            ..5_000 => 5,
-            ..20_000 => 10,
-            ..50_000 => 50,
-            ..200_000 => 100,
-            ..500_000 => 500,
-            _ => 1_000,
-        };
+        if self == Self::Nasdaq {
+            return 1;
+        }
+        const STEPS: [(i64, i64); 6] = [(2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500)];
+        let won = STEPS.iter().find(|(below, _)| price / 100 < *below).map_or(1_000, |(_, step)| *step);
         won * 100
     }
 
