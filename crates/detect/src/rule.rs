@@ -48,7 +48,8 @@ pub struct RuleSpec {
     pub value: Option<String>,
     #[serde(default)]
     pub levels: Option<Vec<f64>>,
-    /// low, medium, high or critical.
+    /// low, medium, high or critical; medium when not said.
+    #[serde(default = "medium")]
     pub severity: String,
     /// Places the rule inside its severity's band of scores.
     #[serde(default = "one")]
@@ -61,6 +62,10 @@ pub struct RuleSpec {
     pub transitions_only: bool,
     #[serde(default)]
     pub mode: Mode,
+}
+
+fn medium() -> String {
+    "medium".to_owned()
 }
 
 fn one() -> f64 {

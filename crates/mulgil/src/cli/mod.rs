@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+pub mod backtest;
 pub mod bench;
 pub mod check;
 pub mod completions;
@@ -39,6 +40,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Ask the history in SQL.
     Query(query::QueryArgs),
+    /// Try rules and detectors over the rows the log still has, writing nothing.
+    Backtest(backtest::BacktestArgs),
     /// Look into the log.
     Log(log::LogArgs),
     /// Look at input that could not be read, and try it again.
@@ -73,6 +76,7 @@ impl Cli {
             Command::Check(args) => check::check(&args),
             Command::Replay(args) => replay::replay(args),
             Command::Query(args) => query::query(args),
+            Command::Backtest(args) => backtest::backtest(&args),
             Command::Log(args) => log::log(&args),
             Command::Dlq(args) => dlq::dlq(&args),
             Command::Simulate(args) => simulate::simulate(&args),

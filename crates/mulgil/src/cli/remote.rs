@@ -47,12 +47,27 @@ pub async fn query(url: &str, sql: &str, format: &str, out: Option<&Path>) -> Re
         let hint = if status.as_u16() == 401 { format!(" (set {KEY_VARIABLE})") } else { String::new() };
         bail!("{}{hint}", detail.unwrap_or_else(|| format!("{url} answered {status}")));
     }
-    let shown = if format == "table" { table(&text)? } else { text };
+    let shown = match format {
+        "table" => table(&text)?,
+        "json" => lines(&text)?,
+        _ => text,
+    };
     match out {
         Some(path) => std::fs::write(path, &shown).with_context(|| format!("cannot write {}", path.display()))?,
         None => std::io::stdout().lock().write_all(shown.as_bytes())?,
     }
     Ok(shown.lines().count() as u64)
+}
+
+/// The server's JSON document as one object per line, each as it came: numbers keep their digits.
+fn lines(text: &str) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Document<'a> {
+        #[serde(borrow)]
+        data: Vec<&'a serde_json::value::RawValue>,
+    }
+    let document: Document<'_> = serde_json::from_str(text).context("the answer is not what was asked for")?;
+    Ok(document.data.iter().map(|row| format!("{}\n", row.get())).collect())
 }
 
 /// CSV as an aligned table.

@@ -48,6 +48,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     greet(&running, &served);
     market.start_configured()?;
     let stop = on_signal(&served.threads, &running.ended);
+    reload_on_hangup(&served.threads, &running, args.at);
     show_status(&running, &served, &stop);
     eprintln!("stopping: sources, server, shards, history, log");
     market.stop_all();
@@ -205,6 +206,20 @@ fn on_signal(threads: &Runtime, ended: &Stop) -> Stop {
         asked.ask();
     });
     stop
+}
+
+/// `kill -HUP`: features and rules are read again and take effect from the next row on. A configuration with a mistake changes nothing.
+fn reload_on_hangup(threads: &Runtime, running: &Arc<Running>, at: Where) {
+    let running = Arc::clone(running);
+    threads.spawn(async move {
+        let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+        while hangups.recv().await.is_some() {
+            match load(&at).and_then(|next| running.reload_rules(&next)) {
+                Ok(n) => eprintln!("rules read again: {n} streams have new ones"),
+                Err(error) => eprintln!("the rules stay as they are: {error:#}"),
+            }
+        }
+    });
 }
 
 /// Samples vitals once a second until told to stop, and keeps one quiet line on a terminal up to date.

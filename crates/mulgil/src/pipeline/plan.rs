@@ -4,7 +4,7 @@ use crate::config::checked::{Checked, StreamPlan};
 use crate::config::nearest::nearest;
 use anyhow::{Context, Result, bail};
 use mulgil_detect::detectors;
-use mulgil_detect::rules::{RulesOperator, RulesOptions};
+use mulgil_detect::rules::{Reloaded, RulesOperator, RulesOptions};
 use mulgil_engine::bars::{BarsOperator, BarsSpec};
 use mulgil_engine::calendar::Interval;
 use mulgil_engine::dedupe::DedupeSpec;
@@ -20,6 +20,9 @@ const INPUT_SUFFIX: &str = "in";
 
 /// `<stream>.decisions`: what the shards of a stream were told from outside.
 const DECISIONS_SUFFIX: &str = ".decisions";
+
+/// The operator of a shard that evaluates features and rules.
+pub const RULES_OPERATOR: &str = "rules";
 
 pub struct Plan {
     /// Every stream that can be read, base streams and derived ones.
@@ -153,12 +156,33 @@ impl PlannedShards {
         }
         if config.rules.iter().any(|r| r.stream == stream.as_str()) {
             let options = RulesOptions { hot_keys_max: config.state.hot_keys_max, ..RulesOptions::default() };
-            operators.push(Box::new(RulesOperator::new("rules", Arc::clone(&self.stream), &config.features, &config.rules, options)?));
+            operators.push(Box::new(RulesOperator::new(
+                RULES_OPERATOR,
+                Arc::clone(&self.stream),
+                &config.features,
+                &config.rules,
+                options,
+            )?));
         }
         for detector in config.detectors.iter().filter(|d| d.stream == stream.as_str()) {
             operators.push(detectors::build(detector, &self.stream)?);
         }
         Ok(operators)
+    }
+
+    /// As [`Self::operators`], under rules that were told before instead of those of the configuration.
+    pub fn operators_under(&self, config: &Checked, told: Option<&str>) -> Result<Vec<Box<dyn Operator>>> {
+        let Some(told) = told else { return self.operators(config) };
+        let told: Reloaded = serde_json::from_str(told).context("the rules in the state folder cannot be read: delete it to rebuild it")?;
+        self.operators(&Checked { features: told.features, rules: told.rules, ..config.clone() })
+    }
+
+    /// What the rules operator of these shards is told, if there is one. Features and rules of other streams are no business of theirs.
+    pub fn rules(&self, config: &Checked) -> Result<Option<String>> {
+        let stream = self.stream.stream.as_str();
+        let rules: Vec<_> = config.rules.iter().filter(|r| r.stream == stream).cloned().collect();
+        let features = config.features.iter().filter(|f| f.stream == stream).cloned().collect();
+        if rules.is_empty() { Ok(None) } else { Ok(Some(serde_json::to_string(&Reloaded { features, rules })?)) }
     }
 
     fn bars(&self, config: &Checked) -> Result<BarsOperator> {

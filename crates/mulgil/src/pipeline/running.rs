@@ -8,13 +8,13 @@ use super::archive::{Archivist, run_merges};
 use super::folder::Folder;
 use super::plan::{Plan, PlannedShards};
 use super::reader::StreamReader;
-use super::shard::{ShardLimits, ShardRunner, ShardSetup};
+use super::shard::{Rules, ShardLimits, ShardRunner, ShardSetup, rules_in_effect};
 use super::stop::Stop;
 use super::tasks::Tasks;
 use super::worker::{Held, ShardVitals, Worker};
 use super::writer::StreamWriter;
 use crate::config::checked::Checked;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mulgil_engine::shard::{Shard, ShardSpec};
 use mulgil_log::Log as _;
 use mulgil_log::{Clock, Seek};
@@ -51,6 +51,7 @@ pub struct Running {
     pub shards: Vec<(TopicPartition, Arc<ShardVitals>)>,
     /// Asked when a part failed, or when the process is told to end.
     pub ended: Stop,
+    wanted_rules: WantedRules,
     finish_below: Arc<AtomicU32>,
     workers: Mutex<Tasks>,
     archive: Mutex<Tasks>,
@@ -68,7 +69,8 @@ impl Running {
         let folder = Arc::new(Folder::open(&config, &plan, &clock)?);
         let ended = Stop::default();
         let finish_below = Arc::new(AtomicU32::new(0));
-        let (held, shards) = open_shards(&config, &plan, &folder, options)?;
+        let wanted = wanted_rules(&config, &plan)?;
+        let (held, shards) = open_shards(&config, &plan, &folder, options, &wanted)?;
         let mut workers = Tasks::new(ended.clone());
         for (i, shards) in deal(held, options.workers).into_iter().enumerate() {
             let worker = Worker::new(folder.log(), shards, Arc::clone(&finish_below));
@@ -83,7 +85,7 @@ impl Running {
         let decided: Vec<_> = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
         archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, stop))?;
         let (workers, archive) = (Mutex::new(workers), Mutex::new(archive));
-        Ok(Self { config: Arc::new(config), plan, folder, clock, shards, ended, finish_below, workers, archive })
+        Ok(Self { config: Arc::new(config), plan, folder, clock, shards, ended, wanted_rules: wanted, finish_below, workers, archive })
     }
 
     /// Rows that shards have still to read.
@@ -142,6 +144,23 @@ impl Running {
         self.plan.shards.iter().flat_map(|s| std::iter::repeat_n(s.level, s.partitions as usize))
     }
 
+    /// Has the shards follow the features and rules of another configuration, from the next row on. The streams must be the same;
+    /// everything else of the other configuration waits for a restart. How many streams got new rules.
+    pub fn reload_rules(&self, next: &Checked) -> Result<usize> {
+        let plan = Plan::new(next)?;
+        let wanted = wanted_rules(next, &plan)?;
+        let same = wanted.keys().eq(self.wanted_rules.keys());
+        ensure!(same, "rules were added to a stream that had none, or the last of a stream were removed: that takes a restart");
+        let mut n_changed = 0;
+        for (topic, rules) in wanted {
+            let rules = rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut present = self.wanted_rules[&topic].lock().unwrap_or_else(PoisonError::into_inner);
+            n_changed += usize::from(*present != rules);
+            *present = rules;
+        }
+        Ok(n_changed)
+    }
+
     /// Stops everything in order, after the sources and the server were stopped; loses nothing. The first error of any part comes out.
     pub fn stop(&self) -> Result<()> {
         let join = |tasks: &Mutex<Tasks>| tasks.lock().unwrap_or_else(PoisonError::into_inner).join();
@@ -180,14 +199,27 @@ fn lowest_needed(at: &TopicPartition, folder: &Folder, plan: &[(Topic, Topic)], 
     Offset(by_shard.min(by_history))
 }
 
+/// By input topic: the rules that its shards are to follow.
+type WantedRules = BTreeMap<Topic, Arc<Mutex<String>>>;
+
+fn wanted_rules(config: &Checked, plan: &Plan) -> Result<WantedRules> {
+    let mut wanted = WantedRules::new();
+    for planned in &plan.shards {
+        if let Some(rules) = planned.rules(config)? {
+            wanted.insert(planned.input.stream.clone(), Arc::new(Mutex::new(rules)));
+        }
+    }
+    Ok(wanted)
+}
+
 type Opened = (Vec<Held>, Shards);
 
-fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOptions) -> Result<Opened> {
+fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOptions, wanted: &WantedRules) -> Result<Opened> {
     let (mut held, mut vitals) = (Vec::new(), Vec::new());
     for planned in &plan.shards {
         let reader = Arc::new(StreamReader::new(folder.log(), Arc::clone(&folder.schemas), Arc::clone(&planned.input)));
         for partition in (0..planned.partitions).map(Partition) {
-            let runner = open_shard(config, planned, partition, &reader, folder, options)?;
+            let runner = open_shard(config, planned, partition, &reader, folder, options, wanted)?;
             let seen = Arc::new(ShardVitals::default());
             vitals.push((runner.input().clone(), Arc::clone(&seen)));
             held.push(Held { runner, vitals: seen, level: planned.level });
@@ -203,17 +235,22 @@ fn open_shard(
     reader: &Arc<StreamReader>,
     folder: &Folder,
     options: &RunOptions,
+    wanted: &WantedRules,
 ) -> Result<ShardRunner> {
     let input = TopicPartition::new(planned.input.stream.clone(), partition);
     let state = folder.state.of_shard(&input);
+    let rules = match wanted.get(&planned.input.stream) {
+        Some(wanted) => Some(Rules { wanted: Arc::clone(wanted), in_effect: rules_in_effect(&state)? }),
+        None => None,
+    };
+    let operators = planned.operators_under(config, rules.as_ref().and_then(|r| r.in_effect.as_deref()))?;
     let spec = ShardSpec {
         schema: Arc::clone(&planned.input),
         partition,
         out_of_orderness_us: planned.out_of_orderness_us,
         dedupe: planned.dedupe.clone(),
     };
-    let shard = Shard::open(spec, planned.operators(config)?, Box::new(state.clone()))
-        .with_context(|| format!("cannot open the shard of {input}"))?;
+    let shard = Shard::open(spec, operators, Box::new(state.clone())).with_context(|| format!("cannot open the shard of {input}"))?;
     let mut writers = BTreeMap::new();
     for schema in shard.outputs() {
         writers.insert(
@@ -227,8 +264,16 @@ fn open_shard(
         dirty_entries_max: config.state.dirty_entries_max,
         idle_after: planned.idle_after.filter(|_| !options.never_idle),
     };
-    let setup =
-        ShardSetup { log: folder.log(), reader: Arc::clone(reader), decisions: planned.decisions.clone(), input, state, writers, limits };
+    let setup = ShardSetup {
+        log: folder.log(),
+        reader: Arc::clone(reader),
+        decisions: planned.decisions.clone(),
+        input,
+        state,
+        writers,
+        limits,
+        rules,
+    };
     ShardRunner::open(setup, shard)
 }
 

@@ -5,19 +5,20 @@
 //!   then: prepare ─▶ (the worker commits) ─▶ committed ─▶ prepare …        a snapshot follows a commit, never precedes it
 //! ```
 
+use super::plan::RULES_OPERATOR;
 use super::reader::StreamReader;
 use super::state::ShardState;
 use super::writer::StreamWriter;
 use anyhow::{Context, Result, bail};
 use mulgil_engine::decision::{Decided, Decision};
-use mulgil_engine::output::Emitted;
+use mulgil_engine::output::{Emitted, Outputs};
 use mulgil_engine::shard::Shard;
 use mulgil_log::{Advance, Append, Commit, Log, Owner, ReadLimit, RecordsBuilder};
 use mulgil_model::ids::{Offset, Topic, TopicPartition};
 use mulgil_model::position::Position;
 use mulgil_model::time::{EventTime, ReceiveTime};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a shard needs from outside, and its limits.
@@ -29,6 +30,20 @@ pub struct ShardSetup {
     pub writers: BTreeMap<Topic, StreamWriter>,
     pub decisions: Topic,
     pub limits: ShardLimits,
+    /// The rules that the configuration asks for; None for a shard without rules.
+    pub rules: Option<Rules>,
+}
+
+/// Rules as the operator is told them: JSON of `mulgil_detect::rules::Reloaded`.
+///
+/// Rules take effect by decision only, also the first ones: so a replay knows at every row which rules held, whatever the configuration
+/// says by then.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Asked for; changed by a reload.
+    pub wanted: Arc<Mutex<String>>,
+    /// In effect as of the state snapshot, if there was one.
+    pub in_effect: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +81,15 @@ enum Finish {
 
 /// State entry of the runner itself, beside those of the shard: the offset in the decisions topic, 8 bytes, big endian.
 const DECISIONS_KEY: &[u8] = b"runner\0decisions";
+
+/// State entry of the runner: the rules in effect, as told.
+const RULES_KEY: &[u8] = b"runner\0rules";
+
+/// The rules that were in effect when the state was saved.
+pub fn rules_in_effect(state: &ShardState) -> Result<Option<String>> {
+    let stored = mulgil_engine::state::StateStore::get(state, RULES_KEY)?;
+    stored.map(|bytes| String::from_utf8(bytes).context("the rules in the state folder are not text: delete it to rebuild it")).transpose()
+}
 
 impl ShardRunner {
     /// `build` makes the shard over its state, so that the pure part knows nothing of this one.
@@ -125,7 +149,7 @@ impl ShardRunner {
                 let decision = next.decision.clone();
                 decisions.next();
                 self.decisions_next = self.decisions_next.plus(1);
-                self.shard.decide(&decision)?;
+                self.decided(&decision)?;
                 continue;
             }
             let until = decisions.peek().map_or(committed.commit, |d| d.at.commit.min(committed.commit));
@@ -157,6 +181,28 @@ impl ShardRunner {
         Ok(())
     }
 
+    /// Takes a decision, new or recorded.
+    fn decided(&mut self, decision: &Decision) -> Result<Outputs> {
+        if matches!(decision, Decision::Tell { operator, .. } if operator == RULES_OPERATOR) && self.setup.rules.is_none() {
+            // Recorded when there were rules; now there is nobody to tell. It still counts as a decision, one without effect.
+            let to = EventTime(self.shard.watermark());
+            return Ok(self.shard.decide(&Decision::AdvanceWatermark { to })?);
+        }
+        if let (Decision::Tell { operator, message }, Some(rules)) = (decision, &mut self.setup.rules)
+            && operator == RULES_OPERATOR
+        {
+            rules.in_effect = Some(message.clone());
+        }
+        Ok(self.shard.decide(decision)?)
+    }
+
+    /// The rules asked for, where they are not those in effect.
+    fn new_rules(&self) -> Option<Decision> {
+        let rules = self.setup.rules.as_ref()?;
+        let wanted = rules.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (rules.in_effect.as_ref() != Some(&wanted)).then(|| Decision::Tell { operator: RULES_OPERATOR.to_owned(), message: wanted })
+    }
+
     fn decisions_at(&self) -> TopicPartition {
         TopicPartition::new(self.setup.decisions.clone(), self.setup.input.partition)
     }
@@ -179,6 +225,9 @@ impl ShardRunner {
 
     /// The next commit of this shard, if there is anything to do. It must be committed before the next call.
     pub fn prepare(&mut self, now: Instant) -> Result<Option<Commit>> {
+        if let Some(decision) = self.new_rules() {
+            return self.take(decision).map(Some);
+        }
         let rows =
             self.setup.reader.read(self.setup.input.partition, Offset(self.shard.position().commit), self.setup.limits.batch_rows)?;
         if rows.is_empty() {
@@ -225,7 +274,7 @@ impl ShardRunner {
     fn take(&mut self, decision: Decision) -> Result<Commit> {
         let at = self.shard.position();
         let recorded = Decided { at, decision };
-        let outputs = self.shard.decide(&recorded.decision)?;
+        let outputs = self.decided(&recorded.decision)?;
         let mut appends = self.encode(outputs.into_emitted())?;
         let mut records = RecordsBuilder::new();
         records.push(b"", &[], &serde_json::to_vec(&recorded)?, EventTime::default(), ReceiveTime::default());
@@ -271,6 +320,9 @@ impl ShardRunner {
         }
         let mut snapshot = self.shard.snapshot();
         snapshot.put(DECISIONS_KEY.to_vec(), self.decisions_next.0.to_be_bytes().to_vec());
+        if let Some(in_effect) = self.setup.rules.as_ref().and_then(|rules| rules.in_effect.as_ref()) {
+            snapshot.put(RULES_KEY.to_vec(), in_effect.clone().into_bytes());
+        }
         self.setup.state.apply(snapshot)?;
         self.snapshot_offset = Offset(self.shard.position().commit);
         self.decisions_offset = self.decisions_next;

@@ -8,4 +8,5 @@ mod determinism;
 mod ingest;
 mod page;
 mod resume;
+mod rules;
 mod scenarios;

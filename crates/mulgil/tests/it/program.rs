@@ -99,10 +99,14 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// Ctrl-C; what it said on standard error.
     pub fn stop(mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        self.signal("INT");
         let status = self.child.wait().unwrap();
         let said = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new)).join().unwrap();
         assert!(status.success(), "mulgil did not stop in order:\n{said}");

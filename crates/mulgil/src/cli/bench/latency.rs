@@ -56,6 +56,7 @@ async fn measure(args: &LatencyArgs) -> Result<serde_json::Value> {
     let sender = tokio::spawn(post(args.url.clone(), args.stream.clone(), n_batches, rows_per_batch));
     let total = n_batches * rows_per_batch;
     let arrived = collect(&mut receive, total).await?;
+    let received = arrived.len();
     let committed = sender.await??;
     let skip = committed.len() / 10;
     let mut latencies: Vec<f64> = Vec::new();
@@ -66,7 +67,7 @@ async fn measure(args: &LatencyArgs) -> Result<serde_json::Value> {
             latencies.push((at - answered).max(0) as f64);
         }
     }
-    let (rows, received) = (latencies.len(), latencies.len() as u64);
+    let rows = latencies.len();
     let max = latencies.iter().copied().fold(0.0, f64::max);
     Ok(serde_json::json!({
         "rows": rows, "sent": total, "received": received, "seconds": args.seconds,
