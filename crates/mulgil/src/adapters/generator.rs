@@ -81,7 +81,7 @@ impl Market {
             state: RunState::Running,
             symbols,
             rate: plan.rate,
-            seed: plan.seed,
+            seed: config.seed,
             produced: 0,
             anomalies: 0,
             started,
@@ -120,7 +120,7 @@ impl Market {
                 stream: s.schema.stream.clone(),
                 start: false,
                 rate: 100.0,
-                seed: 1,
+                seed: None,
                 symbols: vec![],
                 anomaly_share: 0.002,
                 always_open: true,
@@ -129,7 +129,7 @@ impl Market {
         let no_stream = || PortError::new(PortErrorKind::NotFound, "no stream of trades is configured: add a [stream.trades]");
         let mut plan = first.or_else(of_stream).ok_or_else(no_stream)?;
         plan.rate = request.rate.unwrap_or(plan.rate);
-        plan.seed = request.seed.unwrap_or(plan.seed);
+        plan.seed = request.seed.or(plan.seed);
         plan.anomaly_share = request.anomaly_share.unwrap_or(plan.anomaly_share);
         if !request.symbols.is_empty() {
             plan.symbols.clone_from(&request.symbols);
@@ -207,7 +207,7 @@ fn simulator_config(plan: &SimulatorPlan, start: i64) -> SimulatorConfig {
         symbols: plan.symbols.clone(),
         rate: plan.rate,
         anomaly_share: plan.anomaly_share,
-        seed: plan.seed,
+        seed: plan.seed.unwrap_or(start.unsigned_abs()),
         start: EventTime(start),
         hours: if plan.always_open { Hours::Always } else { Hours::Session },
         ..SimulatorConfig::default()

@@ -7,6 +7,7 @@ use crate::pipeline::plan::Plan;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mulgil_disk::{Disk, RealDisk};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -23,24 +24,26 @@ pub fn check(args: &CheckArgs) -> Result<()> {
     let config = load(&args.at)?;
     let plan = Plan::new(&config)?;
     let name = args.at.config.as_ref().map_or_else(|| "the built-in stocks example".to_owned(), |p| p.display().to_string());
-    println!("ok    {name} is understood");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ok    {name} is understood")?;
     for stream in &plan.streams {
-        println!(
+        writeln!(
+            out,
             "      {:<28} {:>3} partitions, {} columns",
             stream.schema.stream.as_str(),
             stream.partitions,
             stream.schema.columns.len()
-        );
+        )?;
     }
     let checks =
         [("port", port(&config)), ("data folder", folder(&config.log.dir)), ("disk", disk(&config.log.dir)), ("keys", keys(&config))];
     let mut n_failed = 0;
     for (what, result) in checks {
         match result {
-            Ok(said) => println!("ok    {what}: {said}"),
+            Ok(said) => writeln!(out, "ok    {what}: {said}")?,
             Err(error) => {
                 n_failed += 1;
-                println!("FAIL  {what}: {error:#}");
+                writeln!(out, "FAIL  {what}: {error:#}")?;
             }
         }
     }

@@ -50,7 +50,8 @@ pub struct SimulatorPlan {
     pub stream: Topic,
     pub start: bool,
     pub rate: f64,
-    pub seed: u64,
+    /// None: the time at which it starts, so that every run is another one.
+    pub seed: Option<u64>,
     /// Empty: all.
     pub symbols: Vec<String>,
     pub anomaly_share: f64,
@@ -205,7 +206,7 @@ fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
         stream: topic("source", name, stream)?,
         start: s.start.unwrap_or(true),
         rate: s.rate.unwrap_or(100.0),
-        seed: s.seed.unwrap_or(1),
+        seed: s.seed,
         symbols: s.symbols.clone().unwrap_or_default(),
         anomaly_share: s.anomaly_share.unwrap_or(0.002),
         always_open: hours == "always",
