@@ -125,7 +125,7 @@ impl ServerSetup {
             metrics,
         };
         let server = Server::new(self.config, ports)?;
-        let listener = server.bind().context("choose another address with --bind or [serve] bind")?;
+        let listener = server.bind().context("the server cannot start (--bind or [serve] bind choose another address)")?;
         let url = server.url(listener.local_addr()?).trim_end_matches('/').to_owned();
         let ending = stop.clone();
         let ended = running.ended.clone();
