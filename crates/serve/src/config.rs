@@ -23,6 +23,14 @@ pub struct ServeConfig {
     pub limits: Limits,
 }
 
+impl ServeConfig {
+    /// An address that others can reach needs keys, or the explicit word that everybody is welcome. Needs nothing opened yet.
+    pub fn check_reach(&self) -> Result<(), ServeError> {
+        let protected = self.bind.ip().is_loopback() || !self.keys.is_empty() || self.allow_public;
+        if protected { Ok(()) } else { Err(ServeError::Public(self.bind)) }
+    }
+}
+
 impl Default for ServeConfig {
     fn default() -> Self {
         Self {

@@ -37,9 +37,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(config: ServeConfig, ports: Ports) -> Result<Self, ServeError> {
-        if !config.bind.ip().is_loopback() && config.keys.is_empty() && !config.allow_public {
-            return Err(ServeError::Public(config.bind));
-        }
+        config.check_reach()?;
         let keys = Keyring::new(&config)?;
         let tls = config.tls.as_ref().map(tls_config).transpose()?;
         let (stop, stopping) = watch::channel(false);

@@ -14,7 +14,7 @@ use crate::pipeline::running::{RunOptions, Running};
 use crate::pipeline::stop::Stop;
 use anyhow::{Context, Result};
 use clap::Args;
-use mulgil_serve::config::{KeyConfig, Scope, ServeConfig, ServeError, Tls};
+use mulgil_serve::config::{KeyConfig, Scope, ServeConfig, Tls};
 use mulgil_serve::ports::Ports;
 use mulgil_serve::server::Server;
 use std::io::IsTerminal;
@@ -88,9 +88,6 @@ impl ServerSetup {
         let pem = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("[serve.tls] cannot read {}", path.display()));
         let tls =
             plan.tls.as_ref().map(|(cert, key)| Ok::<_, anyhow::Error>(Tls { cert_pem: pem(cert)?, key_pem: pem(key)? })).transpose()?;
-        if !plan.bind.ip().is_loopback() && keys.is_empty() && !plan.allow_public {
-            return Err(ServeError::Public(plan.bind).into());
-        }
         let mut serve = ServeConfig {
             bind: plan.bind,
             keys,
@@ -102,6 +99,7 @@ impl ServerSetup {
         serve.limits.body_bytes_max = plan.body_bytes_max as usize;
         serve.limits.ws_clients_max = plan.ws_clients_max;
         serve.limits.sse_clients_max = plan.sse_clients_max;
+        serve.check_reach()?;
         Ok(Self { config: serve })
     }
 

@@ -17,7 +17,7 @@ use crate::config::checked::Checked;
 use anyhow::{Context, Result, ensure};
 use mulgil_engine::shard::{Shard, ShardSpec};
 use mulgil_log::Log as _;
-use mulgil_log::{Clock, Seek};
+use mulgil_log::{Clock, Durability, Journal, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::streams::SCHEMAS;
 use std::collections::BTreeMap;
@@ -84,6 +84,10 @@ impl Running {
         let (retained, vitals) = (Arc::clone(&folder), shards.clone());
         let decided: Vec<_> = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
         archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, stop))?;
+        if let Durability::Relaxed { flush_every } = config.log.durability {
+            let journal = Arc::clone(&folder.journal);
+            archive.spawn("log-flush", move |stop| run_flushes(&journal, flush_every, stop))?;
+        }
         let (workers, archive) = (Mutex::new(workers), Mutex::new(archive));
         Ok(Self { config: Arc::new(config), plan, folder, clock, shards, ended, wanted_rules: wanted, finish_below, workers, archive })
     }
@@ -183,6 +187,14 @@ fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, stop
         }
         let floor = |at: &TopicPartition| if at.topic.as_str() == SCHEMAS { schemas_from } else { lowest_needed(at, folder, plan, shards) };
         folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
+    }
+    Ok(())
+}
+
+/// With relaxed durability the journal itself syncs only when it commits: what was committed last must not wait for the next commit.
+fn run_flushes(journal: &Journal, flush_every: Duration, stop: &Stop) -> Result<()> {
+    while !stop.wait(flush_every) {
+        journal.flush().context("cannot flush the log")?;
     }
     Ok(())
 }
