@@ -8,7 +8,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 #[derive(Args)]
 pub struct Options {
@@ -64,6 +67,11 @@ impl Tools {
 
 /// All Rust tests, in the one profile and feature set that `cargo run` uses too. The output passes through as it comes.
 fn cargo_tests(filter: Option<&str>, tools: Option<&Tools>) -> Result<Tally> {
+    // Building is silent for minutes and is waited for apart.
+    if process::run(process::command("cargo").args(["test", "--workspace", "--no-run"])).is_err() {
+        println!("FAIL  the tests do not build");
+        return Ok(Tally { n_passed: 0, n_failed: 1 });
+    }
     let mut command = process::command("cargo");
     command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
     if let Some(tools) = tools {
@@ -78,17 +86,38 @@ fn cargo_tests(filter: Option<&str>, tools: Option<&Tools>) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Longest silence of a test runner, whose tests print a line each: behind it a test hangs, and the run ends with its name instead of never.
+const SILENCE_MAX: Duration = Duration::from_mins(8);
+
 /// Runs a command, prints its lines as they come, and sums what `count` finds in them.
 fn streamed(command: &mut Command, count: fn(&str) -> Option<Tally>) -> Result<(Tally, bool)> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", process::line(command)))?;
+    // A group of its own, so that a hanging test ends together with the servers it started.
+    let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).spawn();
+    let mut child = started.with_context(|| format!("start `{}`", process::line(command)))?;
     let output = child.stdout.take().expect("stdout was piped a line above");
+    let (sender, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || BufReader::new(output).split(b'\n').map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let mut tally = Tally::default();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        println!("{line}");
-        tally.add(count(&line).unwrap_or_default());
+    loop {
+        match lines.recv_timeout(SILENCE_MAX) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                println!("{line}");
+                tally.add(count(&line).unwrap_or_default());
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                println!("FAIL  no line for {} minutes: a test that began above and has no result hangs", SILENCE_MAX.as_secs() / 60);
+                tally.n_failed += 1;
+                process::run(Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]))?;
+                break;
+            }
+        }
     }
-    Ok((tally, child.wait()?.success()))
+    drop(lines);
+    let succeeded = child.wait()?.success();
+    reader.join().ok();
+    Ok((tally, succeeded))
 }
 
 /// `test result: ok. 12 passed; 0 failed; …`

@@ -1,17 +1,11 @@
-//! The mulgil binary: configuration, wiring, supervision and the command line; the only crate that spawns threads and tasks.
-//! It must never hold logic of the pipeline itself: what is computed, stored or served is decided in the crates it puts together.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
-mod adapters;
-mod cli;
-mod config;
-mod pipeline;
+//! The `mulgil` program: reads the command line and says why it failed.
+#![allow(clippy::print_stderr)]
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    match mulgil::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough (`mulgil … | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

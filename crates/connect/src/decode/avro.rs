@@ -3,6 +3,7 @@
 //! <https://avro.apache.org/docs/1.12.0/specification/#object-container-files> (uncompressed blocks only).
 
 use super::columns::Columns;
+use super::container;
 use super::json::too_many;
 use super::plan::Plan;
 use super::table::{Refusal, Table};
@@ -14,13 +15,11 @@ use mulgil_model::avro::{WireSchema, schema_id};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const CONTAINER_MAGIC: &[u8] = b"Obj\x01";
-
 /// Rows taken out of the Avro reader at a time.
 const BATCH_ROWS: usize = 8_192;
 
 pub(crate) fn decode(table: &mut Table, bytes: &[u8]) {
-    if bytes.starts_with(CONTAINER_MAGIC) { decode_container(table, bytes) } else { decode_messages(table, bytes) }
+    if bytes.starts_with(container::MAGIC) { decode_container(table, bytes) } else { decode_messages(table, bytes) }
 }
 
 /// Runs a foreign decoder on foreign bytes. Its bugs are not ours to meet with a dead process: a panic is one more refusal.
@@ -38,15 +37,13 @@ fn decode_container(table: &mut Table, bytes: &[u8]) {
 fn read_container(table: &mut Table, bytes: &[u8]) -> Result<(), Refusal> {
     let refuse = |reason: String| Refusal::row(0, format!("not a readable avro file: {reason}"));
     let rows_max = table.plan().options.limits.rows_max;
+    container::check(bytes, rows_max).map_err(refuse)?;
     let build = || {
         ReaderBuilder::new().with_batch_size(BATCH_ROWS.min(rows_max)).with_tz(Tz::Utc).build(Cursor::new(bytes)).map_err(|e| e.to_string())
     };
     let mut reader: Reader<Cursor<&[u8]>> = guarded(build).map_err(refuse)?;
     let columns = Columns::of(table.plan(), &reader.schema())?;
     while let Some(batch) = guarded(|| reader.next().transpose().map_err(|e| e.to_string())).map_err(refuse)? {
-        if table.n_rows() + batch.num_rows() > rows_max {
-            return Err(Refusal::row(0, too_many(rows_max)));
-        }
         columns.append(table, &batch).map_err(|e| refuse(e.to_string()))?;
     }
     Ok(())

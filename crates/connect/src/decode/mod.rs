@@ -9,6 +9,7 @@ mod value;
 
 mod avro;
 mod columns;
+mod container;
 mod csv;
 mod json;
 mod parquet;

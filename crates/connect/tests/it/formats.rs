@@ -246,3 +246,48 @@ fn a_row_without_end_is_refused_in_bounded_memory() {
         4 @6 {"symbol":"C","event_time":"1970-01-01T00:00:00Z","price":1,"quantity":1,"side":null,"trade_id":null,"market":null,"currency":null}
     "#]].assert_eq(&out);
 }
+
+/// Every byte of a small container, wrong in several ways: refused or read, and never an endless wait for rows that are not there.
+#[test]
+fn every_byte_of_an_avro_container_damaged() {
+    let (plan, bytes) = (strict(), to_avro_file(&sample(2)));
+    for at in 0..bytes.len() {
+        for byte in [0, 1, 2, 3, 4, 6, 0x7f, 0x80, 0xfe, 0xff, bytes[at] ^ 1, bytes[at].wrapping_add(2)] {
+            let mut damaged = bytes.clone();
+            damaged[at] = byte;
+            decode(&plan, Format::Avro, &damaged, RECEIVED);
+        }
+        decode(&plan, Format::Avro, &bytes[..at], RECEIVED);
+    }
+}
+
+#[test]
+fn avro_blocks_are_what_they_claim() {
+    let bytes = to_avro_file(&sample(2));
+    let sync = bytes.len() - 16;
+    let rows = &to_avro_messages(&sample(2))[5..];
+    let first = to_avro_messages(&sample(1)).len() - 5;
+    let data_bytes = first + rows.len() - first - 5;
+    let block = sync - data_bytes - 2;
+    assert_eq!(bytes[block], 4, "two rows, as a zig-zag number");
+    let mut out = String::new();
+    let mut check = |at: usize, byte: u8| {
+        let mut damaged = bytes.clone();
+        damaged[at] = byte;
+        out.push_str(&super::decoded(&strict(), Format::Avro, &damaged));
+    };
+    check(block, 0);
+    check(block, 2);
+    check(block, 6);
+    check(block, 1);
+    check(block + 1, 2);
+    check(sync, bytes[sync] ^ 0xff);
+    expect![[r#"
+        0 !1:1 not a readable avro file: block 1: 30 bytes are left behind its 0 rows | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+        0 !1:1 not a readable avro file: block 1: 15 bytes are left behind its 1 rows | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+        0 !1:1 not a readable avro file: block 1: row 3 of 3: it ends in the middle of a number | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+        0 !1:1 not a readable avro file: block 1: a length or count of -1 | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+        0 !1:1 not a readable avro file: block 1: row 1 of 2: it ends 2 bytes too early | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+        0 !1:1 not a readable avro file: block 1: its sync marker is not the file's | Obj\u{1}\u{4}\u{16}avro.schema�\n{\"fields\":[{\"name\":\"symbol\",\"type\":\"strin
+    "#]].assert_eq(&out);
+}
