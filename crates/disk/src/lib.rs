@@ -2,10 +2,13 @@
 //! It must never know what is in a file: no journal, snapshot or Parquet format is named here.
 
 mod error;
+pub mod failpoint;
+mod fault;
 mod mem;
 mod real;
 
 pub use error::{DiskError, DiskResult};
+pub use fault::{Fault, Faults, Op};
 pub use mem::{Crash, MemDisk};
 pub use real::RealDisk;
 
@@ -84,7 +87,10 @@ pub trait DiskFile: Send + Sync + Debug {
 pub fn write_atomic(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> DiskResult<()> {
     let unfinished = unfinished_name(path);
     let file = disk.open(&unfinished, OpenMode::Create)?;
-    let written = file.append(bytes).and_then(|()| file.sync_data()).and_then(|()| disk.rename(&unfinished, path));
+    let written = file.append(bytes).and_then(|()| file.sync_data()).and_then(|()| {
+        failpoint::here("disk.before-rename");
+        disk.rename(&unfinished, path)
+    });
     if written.is_err() {
         // The first error is the one worth telling; a leftover is removed by whoever opens the folder next.
         disk.remove(&unfinished).ok();

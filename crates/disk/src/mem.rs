@@ -1,5 +1,6 @@
 //! A disk in memory that behaves as badly as a real one may, on request and reproducibly: what was not synced is gone after a
-//! crash, wholly or in part; a sync fails once; room runs out; a bit flips.
+//! crash, wholly or in part; a sync fails once; room runs out; a bit flips; the nth operation fails, comes
+//! too short, or is the last before a crash.
 //!
 //! A file is its bytes and how many of them are durable. Names are kept twice, as seen and as durable, because a name too needs
 //! a sync. A crash makes what is seen equal to what is durable and kills every handle and lock from before it.
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::fault::{Faults, Meets, Op};
 use crate::{Disk, DiskError, DiskFile, DiskLock, DiskResult, Entry, OpenMode};
 
 /// What becomes of bytes that were written but not synced when the machine stops.
@@ -35,6 +37,18 @@ pub struct MemDisk {
 struct Shared {
     state: Mutex<State>,
     syncs_released: Condvar,
+    /// Apart from the state, so that whoever watches may ask the disk something.
+    watcher: Mutex<Option<Watcher>>,
+}
+
+/// Hears of every operation before it happens: to trace it, or to let simulated time pass.
+#[derive(Clone)]
+struct Watcher(Arc<dyn Fn(Op, &Path) + Send + Sync>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 #[derive(Debug)]
@@ -51,12 +65,17 @@ struct State {
     fail_syncs: u32,
     hold_syncs: bool,
     syncs: u64,
+    faults: Faults,
+    /// Crashed at an operation, and not started again yet.
+    is_down: bool,
 }
 
 #[derive(Debug, Default)]
 struct Inode {
     bytes: Vec<u8>,
     n_durable: usize,
+    /// Where the latest append began.
+    last_append: usize,
     /// Durable bytes that were cut off, until a sync makes the cut durable too.
     cut: Vec<u8>,
     /// What a failed sync gave up: readable now, zeroes after a crash, whatever is synced later.
@@ -78,25 +97,51 @@ impl MemDisk {
             fail_syncs: 0,
             hold_syncs: false,
             syncs: 0,
+            faults: Faults::default(),
+            is_down: false,
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), syncs_released: Condvar::new() }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), syncs_released: Condvar::new(), watcher: Mutex::new(None) }) }
     }
 
     /// The machine (or the process) stops and starts again.
     pub fn crash(&self, how: Crash) {
-        let state = &mut *self.state();
-        state.epoch += 1;
-        state.locks.clear();
-        state.hold_syncs = false;
-        let random = &mut state.random;
-        for inode in &mut state.inodes {
-            inode.crash(how, random);
-        }
-        match how {
-            Crash::KeepUnsynced => state.durable = state.seen.clone(),
-            Crash::DropUnsynced | Crash::TearUnsynced => state.seen = state.durable.clone(),
-        }
+        self.state().crash(how);
         self.shared.syncs_released.notify_all();
+    }
+
+    /// Plans what is to go wrong, at operations counted from now on.
+    pub fn plan(&self, plan: impl FnOnce(&mut Faults)) {
+        plan(&mut self.state().faults);
+    }
+
+    /// How many operations there were: those that change something, and reads.
+    pub fn n_ops(&self) -> (u64, u64) {
+        self.state().faults.n_ops()
+    }
+
+    /// Crashed at an operation: everything is refused until [`MemDisk::restart`].
+    pub fn is_down(&self) -> bool {
+        self.state().is_down
+    }
+
+    /// After a crash at an operation.
+    pub fn restart(&self) {
+        self.state().is_down = false;
+    }
+
+    /// `watcher` hears of every operation before it happens.
+    pub fn watch(&self, watcher: Arc<dyn Fn(Op, &Path) + Send + Sync>) {
+        *self.shared.watcher.lock() = Some(Watcher(watcher));
+    }
+
+    /// All files there are, in order, each with its size and where the latest append to it began.
+    pub fn files(&self) -> Vec<(PathBuf, u64, u64)> {
+        let state = self.state();
+        let file = |(path, inode): (&PathBuf, &usize)| {
+            let inode = &state.inodes[*inode];
+            (path.clone(), inode.bytes.len() as u64, inode.last_append as u64)
+        };
+        state.seen.iter().map(file).collect()
     }
 
     /// The next `n` calls of `sync_data` fail, and what they should have made durable is lost at the next crash.
@@ -156,9 +201,67 @@ impl MemDisk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock()
     }
+
+    /// The disk for one operation, which may be the one at which a fault waits.
+    fn begin(&self, op: Op, path: &Path) -> DiskResult<(MutexGuard<'_, State>, Meets)> {
+        let watcher = self.shared.watcher.lock().clone();
+        if let Some(Watcher(watcher)) = watcher {
+            watcher(op, path);
+        }
+        let mut state = self.state();
+        if state.is_down {
+            return Err(DiskError::io(op.action(), path)(Error::other("the machine crashed")));
+        }
+        let meets = state.faults.meet(op);
+        Ok((state, meets))
+    }
+
+    /// An operation on names: with a fault it may still have happened, but then it is not durable.
+    fn change(&self, op: Op, path: &Path, durable: bool, apply: impl FnOnce(&mut State) -> DiskResult<()>) -> DiskResult<()> {
+        let (mut state, meets) = self.begin(op, path)?;
+        let failed = || DiskError::io(op.action(), path);
+        match meets {
+            Meets::Nothing => apply(&mut state),
+            Meets::Failure { half_done } => {
+                let names = state.durable.clone();
+                if half_done {
+                    apply(&mut state)?;
+                    state.durable = names;
+                }
+                Err(failed()(Error::other("input/output error")))
+            }
+            Meets::Short => Err(failed()(ErrorKind::UnexpectedEof.into())),
+            Meets::Crash { how, half_done } => {
+                if half_done && durable {
+                    apply(&mut state)?;
+                }
+                state.go_down(how);
+                Err(failed()(Error::other("the machine crashed")))
+            }
+        }
+    }
 }
 
 impl State {
+    fn crash(&mut self, how: Crash) {
+        self.epoch += 1;
+        self.locks.clear();
+        self.hold_syncs = false;
+        let random = &mut self.random;
+        for inode in &mut self.inodes {
+            inode.crash(how, random);
+        }
+        match how {
+            Crash::KeepUnsynced => self.durable = self.seen.clone(),
+            Crash::DropUnsynced | Crash::TearUnsynced => self.seen = self.durable.clone(),
+        }
+    }
+
+    fn go_down(&mut self, how: Crash) {
+        self.crash(how);
+        self.is_down = true;
+    }
+
     fn find(&self, path: &Path) -> DiskResult<usize> {
         self.seen.get(path).copied().ok_or_else(|| DiskError::io("open", path)(ErrorKind::NotFound.into()))
     }
@@ -225,7 +328,8 @@ impl Inode {
     }
 
     fn copy(&self) -> Self {
-        Self { bytes: self.bytes.clone(), n_durable: self.n_durable, cut: self.cut.clone(), lost: self.lost.clone() }
+        let last_append = self.last_append;
+        Self { bytes: self.bytes.clone(), n_durable: self.n_durable, last_append, cut: self.cut.clone(), lost: self.lost.clone() }
     }
 }
 
@@ -240,17 +344,17 @@ fn next_random(state: &mut u64) -> u64 {
 
 impl Disk for MemDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>> {
-        let state = &mut *self.state();
-        let inode = match mode {
-            OpenMode::Read | OpenMode::Append => state.find(path)?,
-            OpenMode::Create => state.create(path)?,
-        };
+        if mode == OpenMode::Create {
+            self.change(Op::Create, path, false, |state| state.create(path).map(drop))?;
+        }
+        let (state, _) = self.begin(Op::Open, path)?;
+        let inode = state.find(path)?;
         let writable = mode != OpenMode::Read;
         Ok(Arc::new(MemFile { disk: self.clone(), path: path.to_owned(), inode, epoch: state.epoch, writable }))
     }
 
     fn list(&self, dir: &Path) -> DiskResult<Vec<Entry>> {
-        let state = self.state();
+        let (state, _) = self.begin(Op::Open, dir)?;
         if !state.dirs.contains(dir) {
             return Err(DiskError::io("list", dir)(ErrorKind::NotFound.into()));
         }
@@ -264,7 +368,7 @@ impl Disk for MemDisk {
     }
 
     fn list_dirs(&self, dir: &Path) -> DiskResult<Vec<String>> {
-        let state = self.state();
+        let (state, _) = self.begin(Op::Open, dir)?;
         if !state.dirs.contains(dir) {
             return Err(DiskError::io("list", dir)(ErrorKind::NotFound.into()));
         }
@@ -273,49 +377,55 @@ impl Disk for MemDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
-        let state = &mut *self.state();
-        let inode = state.find(from)?;
-        for names in [&mut state.seen, &mut state.durable] {
-            names.remove(from);
-            names.insert(to.to_owned(), inode);
-        }
-        Ok(())
+        self.change(Op::Rename, from, true, |state| {
+            let inode = state.find(from)?;
+            for names in [&mut state.seen, &mut state.durable] {
+                names.remove(from);
+                names.insert(to.to_owned(), inode);
+            }
+            Ok(())
+        })
     }
 
     fn remove(&self, path: &Path) -> DiskResult<()> {
-        let state = &mut *self.state();
-        state.find(path)?;
-        state.seen.remove(path);
-        Ok(())
+        self.change(Op::Remove, path, false, |state| {
+            state.find(path)?;
+            state.seen.remove(path);
+            Ok(())
+        })
     }
 
     fn create_dir_all(&self, dir: &Path) -> DiskResult<()> {
-        self.state().dirs.extend(dir.ancestors().map(Path::to_owned));
-        Ok(())
+        self.change(Op::CreateDir, dir, true, |state| {
+            state.dirs.extend(dir.ancestors().map(Path::to_owned));
+            Ok(())
+        })
     }
 
     fn remove_dir(&self, dir: &Path) -> DiskResult<()> {
-        let state = &mut *self.state();
-        let occupied = state.seen.keys().chain(&state.dirs).any(|path| path.parent() == Some(dir));
-        if occupied {
-            return Err(DiskError::io("remove folder", dir)(ErrorKind::DirectoryNotEmpty.into()));
-        }
-        if !state.dirs.remove(dir) {
-            return Err(DiskError::io("remove folder", dir)(ErrorKind::NotFound.into()));
-        }
-        Ok(())
+        self.change(Op::RemoveDir, dir, false, |state| {
+            let occupied = state.seen.keys().chain(&state.dirs).any(|path| path.parent() == Some(dir));
+            if occupied {
+                return Err(DiskError::io("remove folder", dir)(ErrorKind::DirectoryNotEmpty.into()));
+            }
+            if !state.dirs.remove(dir) {
+                return Err(DiskError::io("remove folder", dir)(ErrorKind::NotFound.into()));
+            }
+            Ok(())
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> DiskResult<()> {
-        let state = &mut *self.state();
-        let inside = |path: &PathBuf| path.parent() == Some(dir);
-        state.durable.retain(|path, _| !inside(path));
-        state.durable.extend(state.seen.iter().filter(|(path, _)| inside(path)).map(|(path, inode)| (path.clone(), *inode)));
-        Ok(())
+        self.change(Op::SyncDir, dir, true, |state| {
+            let inside = |path: &PathBuf| path.parent() == Some(dir);
+            state.durable.retain(|path, _| !inside(path));
+            state.durable.extend(state.seen.iter().filter(|(path, _)| inside(path)).map(|(path, inode)| (path.clone(), *inode)));
+            Ok(())
+        })
     }
 
     fn lock(&self, path: &Path) -> DiskResult<Box<dyn DiskLock>> {
-        let state = &mut *self.state();
+        let (mut state, _) = self.begin(Op::Open, path)?;
         if !state.locks.insert(path.to_owned()) {
             return Err(DiskError::Locked { path: path.to_owned(), holder: "another handle of this disk".to_owned() });
         }
@@ -361,8 +471,25 @@ impl MemFile {
         if state.epoch == self.epoch { Ok(state) } else { Err(self.error(action, Error::other("the machine crashed"))) }
     }
 
-    fn writable<'a>(&'a self, action: &'static str) -> DiskResult<MutexGuard<'a, State>> {
-        if self.writable { self.alive(action) } else { Err(self.error(action, ErrorKind::PermissionDenied.into())) }
+    fn begin(&self, op: Op) -> DiskResult<(MutexGuard<'_, State>, Meets)> {
+        drop(self.alive(op.action())?);
+        self.disk.begin(op, &self.path)
+    }
+
+    fn begin_write(&self, op: Op) -> DiskResult<(MutexGuard<'_, State>, Meets)> {
+        if self.writable { self.begin(op) } else { Err(self.error(op.action(), ErrorKind::PermissionDenied.into())) }
+    }
+
+    /// What a fault makes of an operation of which a part may have happened.
+    fn end(&self, state: &mut State, action: &'static str, meets: Meets) -> DiskResult<()> {
+        match meets {
+            Meets::Nothing => Ok(()),
+            Meets::Short | Meets::Failure { .. } => Err(self.error(action, Error::other("input/output error"))),
+            Meets::Crash { how, .. } => {
+                state.go_down(how);
+                Err(self.error(action, Error::other("the machine crashed")))
+            }
+        }
     }
 
     fn error(&self, action: &'static str, error: Error) -> DiskError {
@@ -372,7 +499,12 @@ impl MemFile {
 
 impl DiskFile for MemFile {
     fn read_at(&self, at: u64, into: &mut [u8]) -> DiskResult<()> {
-        let state = self.alive("read")?;
+        let (state, meets) = self.begin(Op::Read)?;
+        match meets {
+            Meets::Nothing => {}
+            Meets::Short => return Err(self.error("read", ErrorKind::UnexpectedEof.into())),
+            Meets::Failure { .. } | Meets::Crash { .. } => return Err(self.error("read", Error::other("input/output error"))),
+        }
         let bytes = &state.inodes[self.inode].bytes;
         let found = usize::try_from(at).ok().and_then(|at| bytes.get(at..at.checked_add(into.len())?));
         into.copy_from_slice(found.ok_or_else(|| self.error("read", ErrorKind::UnexpectedEof.into()))?);
@@ -380,14 +512,22 @@ impl DiskFile for MemFile {
     }
 
     fn append(&self, bytes: &[u8]) -> DiskResult<()> {
-        let mut state = self.writable("write")?;
-        let n_fitting = (bytes.len() as u64).min(state.room_bytes()) as usize;
-        state.inodes[self.inode].bytes.extend_from_slice(&bytes[..n_fitting]);
+        let (mut state, meets) = self.begin_write(Op::Write)?;
+        let mut n_fitting = (bytes.len() as u64).min(state.room_bytes()) as usize;
+        if meets.half_done() == Some(true) {
+            n_fitting = next_random(&mut state.random) as usize % (n_fitting + 1);
+        } else if meets.half_done() == Some(false) {
+            n_fitting = 0;
+        }
+        let inode = &mut state.inodes[self.inode];
+        inode.last_append = inode.bytes.len();
+        inode.bytes.extend_from_slice(&bytes[..n_fitting]);
+        self.end(&mut state, "write", meets)?;
         if n_fitting < bytes.len() { Err(self.error("write", ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> DiskResult<()> {
-        let mut state = self.writable("sync")?;
+        let (mut state, meets) = self.begin_write(Op::Sync)?;
         state.syncs += 1;
         while state.hold_syncs {
             self.disk.shared.syncs_released.wait(&mut state);
@@ -395,7 +535,13 @@ impl DiskFile for MemFile {
         if state.epoch != self.epoch {
             return Err(self.error("sync", Error::other("the machine crashed")));
         }
-        let failing = state.fail_syncs > 0;
+        if let Meets::Crash { half_done: true, .. } = meets {
+            state.inodes[self.inode].sync();
+        }
+        if let Meets::Crash { .. } = meets {
+            return self.end(&mut state, "sync", meets);
+        }
+        let failing = state.fail_syncs > 0 || meets != Meets::Nothing;
         state.fail_syncs = state.fail_syncs.saturating_sub(1);
         let inode = &mut state.inodes[self.inode];
         if failing {
@@ -411,8 +557,10 @@ impl DiskFile for MemFile {
     }
 
     fn truncate(&self, size_bytes: u64) -> DiskResult<()> {
-        let mut state = self.writable("truncate")?;
-        state.inodes[self.inode].truncate(size_bytes as usize);
-        Ok(())
+        let (mut state, meets) = self.begin_write(Op::Truncate)?;
+        if meets.half_done() != Some(false) {
+            state.inodes[self.inode].truncate(size_bytes as usize);
+        }
+        self.end(&mut state, "truncate", meets)
     }
 }

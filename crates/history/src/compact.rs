@@ -18,6 +18,7 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use mulgil_disk::failpoint;
 use mulgil_model::ids::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,6 +108,7 @@ impl History {
             return Err(HistoryError::Corrupt { path, problem });
         }
         let bytes = entry.bytes;
+        failpoint::here("history.merged");
         Ok(self.replace(name, group, entry)?.then_some(bytes))
     }
 
@@ -129,6 +131,7 @@ impl History {
             files.retain(|f| !is_old(&f.entry.name));
             files.push(merged);
         })?;
+        failpoint::here("history.merge-swapped");
         group.iter().for_each(|file| file.doom());
         Ok(true)
     }

@@ -8,6 +8,7 @@ use crate::manifest::{FileEntry, Manifest, PartitionCover};
 use crate::parquet_file::{DataFile, describe, write};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use mulgil_disk::failpoint;
 use mulgil_model::ids::Topic;
 use mulgil_model::time::AppendTime;
 use std::collections::BTreeMap;
@@ -81,6 +82,7 @@ impl History {
         if report.n_files == 0 {
             return Ok(report);
         }
+        failpoint::here("history.files-written");
         self.switch(&mut upkeep, next, |state| {
             for (name, files) in &written {
                 let state = state.get_mut(name).expect("invariant: a stream is never taken out of the state");
@@ -117,7 +119,10 @@ impl History {
         for rows in layout.by_day(&rows).map_err(sorting())?.into_values() {
             let rows = layout.sort(&rows).map_err(sorting())?;
             match self.write_day(next, layout, rows) {
-                Ok(file) => files.push(file),
+                Ok(file) => {
+                    failpoint::here("history.a-file-written");
+                    files.push(file);
+                }
                 Err(error) => {
                     files.iter().for_each(|file: &Arc<DataFile>| file.doom());
                     return Err(error);

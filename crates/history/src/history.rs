@@ -9,7 +9,7 @@ use crate::reader::FooterCache;
 use crate::tail::{Tail, batch_bytes};
 use arrow::array::RecordBatch;
 use datafusion::execution::context::SessionState;
-use mulgil_disk::{Disk, DiskLock};
+use mulgil_disk::{Disk, DiskLock, failpoint};
 use mulgil_model::ids::{Offset, Partition, Topic};
 use mulgil_model::rows::Rows;
 use mulgil_model::schema::StreamSchema;
@@ -211,7 +211,9 @@ impl History {
         upkeep.next_file = next.next_file;
         upkeep.generation += 1;
         next.generation = upkeep.generation;
+        failpoint::here("history.before-manifest");
         next.store(self.disk.as_ref(), &self.dir)?;
+        failpoint::here("history.after-manifest");
         **upkeep = next;
         put(&mut self.state.lock());
         Ok(())

@@ -48,6 +48,7 @@ impl History {
                 Arc::make_mut(&mut state.files).retain(|f| !is_dropped(name, f.entry.day));
             }
         })?;
+        mulgil_disk::failpoint::here("history.dropped");
         self.remove_folders(&dropped);
         Ok(report)
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mulgil_disk::{Disk, DiskError, DiskLock};
+use mulgil_disk::{Disk, DiskError, DiskLock, failpoint};
 use mulgil_model::ids::{Offset, TopicPartition};
 use mulgil_model::position::Position;
 use mulgil_model::time::AppendTime;
@@ -234,6 +234,7 @@ impl Journal {
         let header = SegmentHeader { first_sequence: writer.next_sequence, previous: Some(writer.segment), started: now };
         let created = segment::create(&*self.disk, &self.config.journal_dir(), header, &self.view.read().ledger);
         let (segment, file) = created.map_err(|error| if error.is_full() { error.into() } else { self.poison(&error) })?;
+        failpoint::here("log.segment-begun");
         writer.move_to(Arc::clone(&file), now, segment.bytes);
         let active = Active { segment: Arc::new(segment), file, index: Default::default() };
         let sealed = {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mulgil_disk::{Disk, DiskFile, DiskLock, OpenMode, UNFINISHED};
+use mulgil_disk::{Disk, DiskFile, DiskLock, OpenMode, UNFINISHED, failpoint};
 use mulgil_model::time::AppendTime;
 
 use crate::format::SegmentHeader;
@@ -138,6 +138,7 @@ fn open_last(
     if access == Access::ReadWrite {
         if repaired.is_some() {
             file.truncate(replayed.end)?;
+            failpoint::here("log.tail-cut");
         }
         // A process that died may have left commits that are in the cache of the system only; what is read must be durable.
         file.sync_data()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mulgil_disk::DiskResult;
+use mulgil_disk::{DiskResult, failpoint};
 use mulgil_model::ids::{Offset, TopicPartition};
 
 use crate::format::PartitionEnd;
@@ -101,7 +101,9 @@ impl Journal {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
+        failpoint::here("log.retention");
         self.disk.remove(&segment.path)?;
+        failpoint::here("log.retained");
         self.disk.sync_dir(&self.config.journal_dir())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mulgil_disk::{DiskError, DiskFile};
+use mulgil_disk::{DiskError, DiskFile, failpoint};
 use mulgil_model::time::AppendTime;
 
 use crate::format::{self, CommitHead, FrameKind, Place};
@@ -51,6 +51,8 @@ impl Writer {
 
     /// Writes whole commits at the end.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), WriteError> {
+        failpoint::here("log.before-write");
+        self.tear(frames);
         match self.file.append(frames) {
             Ok(()) => {
                 self.position += frames.len() as u64;
@@ -65,6 +67,14 @@ impl Writer {
         }
     }
 
+    /// A process that is killed within a write leaves a part of it: the first half, when a test asks for it.
+    fn tear(&self, frames: &[u8]) {
+        if failpoint::is_due("log.torn-write") {
+            self.file.append(&frames[..frames.len() / 2]).ok();
+            std::process::abort();
+        }
+    }
+
     /// Cuts off what a failed write left. Durably: whole commits among it must not come back after a crash, they were refused.
     fn take_back(&mut self) -> Result<(), DiskError> {
         self.file.truncate(self.position)?;
@@ -74,7 +84,9 @@ impl Writer {
     }
 
     pub fn sync(&mut self, now: AppendTime) -> Result<(), DiskError> {
+        failpoint::here("log.before-sync");
         self.file.sync_data()?;
+        failpoint::here("log.after-sync");
         self.synced = self.position;
         self.last_sync = now;
         Ok(())

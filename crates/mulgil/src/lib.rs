@@ -5,6 +5,8 @@
 
 pub mod config;
 
+pub mod failpoint;
+
 pub mod pipeline;
 
 pub mod adapters;

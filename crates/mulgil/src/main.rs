@@ -5,7 +5,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match mulgil::cli::Cli::parse().run() {
+    match mulgil::failpoint::arm().and_then(|()| mulgil::cli::Cli::parse().run()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough (`mulgil … | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -282,6 +282,7 @@ impl Producer {
                 Err(error) => return Err(error.into()),
             }
         }
+        mulgil_disk::failpoint::here("simulator.after-commit");
         let mut status = lock(&self.status);
         status.detail.clear();
         status.produced = produced;

@@ -190,7 +190,10 @@ impl<'a> Player<'a> {
         let commit = Commit { appends, progress };
         loop {
             match self.running.folder.journal.commit(commit.clone()) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    mulgil_disk::failpoint::here("replay.after-commit");
+                    return Ok(());
+                }
                 Err(error @ LogError::DiskFull { .. }) => {
                     self.bar.set_message(error.to_string());
                     if stop.wait(Duration::from_secs(1)) {

@@ -57,6 +57,7 @@ impl Archivist {
                 if !rows.is_empty() {
                     moved += rows.len();
                     self.append(&rows).with_context(|| format!("history of {}", reader.schema().stream))?;
+                    mulgil_disk::failpoint::here("archive.taken");
                 }
             }
         }
