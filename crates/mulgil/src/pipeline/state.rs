@@ -7,21 +7,47 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use mulgil_engine::error::EngineError;
 use mulgil_engine::state::{Snapshot, StateStore};
 use mulgil_model::ids::TopicPartition;
+use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
+
+/// What keeps the entries of all shards: the embedded tree, or whatever stands in for it in a simulation.
+///
+/// `apply` is all or nothing and durable when it returns; after an error nothing may be built on either outcome, so the process ends.
+pub trait Entries: Send + Sync {
+    /// A value to put, or None to remove the key.
+    fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// Calls `each` for every entry whose key begins with `prefix`, in key order, until it answers false.
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        self.range(Bound::Included(prefix), behind(prefix), each)
+    }
+    /// As `scan`, between two keys.
+    fn range(&self, from: Bound<&[u8]>, to: Bound<Vec<u8>>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
+    fn disk_bytes(&self) -> u64;
+}
 
 /// The state folder.
 #[derive(Clone)]
 pub struct StateFolder {
+    entries: Arc<dyn Entries>,
+}
+
+struct Tree {
     database: Database,
     entries: Keyspace,
 }
 
 impl StateFolder {
+    pub fn over(entries: Arc<dyn Entries>) -> Self {
+        Self { entries }
+    }
+
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
         let hint = || format!("cannot open the state folder {}; it can be deleted, and is rebuilt from the log then", dir.display());
         let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open().with_context(hint)?;
         let entries = database.keyspace("shards", KeyspaceCreateOptions::default).with_context(hint)?;
-        Ok(Self { database, entries })
+        Ok(Self::over(Arc::new(Tree { database, entries })))
     }
 
     /// The part of the folder that belongs to the shard of `input`.
@@ -30,6 +56,38 @@ impl StateFolder {
     }
 
     pub fn disk_bytes(&self) -> u64 {
+        self.entries.disk_bytes()
+    }
+}
+
+impl Entries for Tree {
+    fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(&self.entries, key, value),
+                None => batch.remove(&self.entries, key),
+            }
+        }
+        batch.commit().context("cannot write a state snapshot")
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.entries.get(key)?.map(|value| value.to_vec()))
+    }
+
+    /// Seeks: what lies before `from` is neither read nor decompressed.
+    fn range(&self, from: Bound<&[u8]>, to: Bound<Vec<u8>>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        for entry in self.entries.range::<&[u8], _>((from, to.as_ref().map(Vec::as_slice))) {
+            let (key, value) = entry.into_inner()?;
+            if !each(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
         self.database.disk_space().unwrap_or(0)
     }
 }
@@ -48,32 +106,44 @@ impl ShardState {
 
     /// Writes a snapshot; durable when it returns.
     pub fn apply(&self, snapshot: Snapshot) -> Result<()> {
-        let mut batch = self.folder.database.batch().durability(Some(PersistMode::SyncAll));
-        for (key, value) in snapshot.entries {
-            match value {
-                Some(value) => batch.insert(&self.folder.entries, self.key(&key), value),
-                None => batch.remove(&self.folder.entries, self.key(&key)),
-            }
-        }
-        batch.commit().context("cannot write a state snapshot")
+        self.folder.entries.apply(snapshot.entries.into_iter().map(|(key, value)| (self.key(&key), value)).collect())
     }
 }
 
 impl StateStore for ShardState {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let found = self.folder.entries.get(self.key(key)).map_err(|e| EngineError::Store(e.to_string()))?;
-        Ok(found.map(|v| v.to_vec()))
+        self.folder.entries.get(&self.key(key)).map_err(|e| EngineError::Store(format!("{e:#}")))
     }
 
     fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), EngineError> {
-        for entry in self.folder.entries.prefix(self.key(prefix)) {
-            let (key, value) = entry.into_inner().map_err(|e| EngineError::Store(e.to_string()))?;
-            if !each(&key[self.prefix.len()..], &value) {
-                break;
-            }
-        }
-        Ok(())
+        let n_before = self.prefix.len();
+        let scanned = self.folder.entries.scan(&self.key(prefix), &mut |key, value| each(&key[n_before..], value));
+        scanned.map_err(|e| EngineError::Store(format!("{e:#}")))
     }
+
+    fn scan_from(&self, prefix: &[u8], from: Bound<&[u8]>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), EngineError> {
+        let (n_before, whole) = (self.prefix.len(), self.key(prefix));
+        let from = match from {
+            Bound::Unbounded => Bound::Included(whole.clone()),
+            Bound::Included(from) => Bound::Included(self.key(from)),
+            Bound::Excluded(from) => Bound::Excluded(self.key(from)),
+        };
+        let from = from.as_ref().map(Vec::as_slice);
+        let scanned = self.folder.entries.range(from, behind(&whole), &mut |key, value| each(&key[n_before..], value));
+        scanned.map_err(|e| EngineError::Store(format!("{e:#}")))
+    }
+}
+
+/// Where the keys that begin with `prefix` end.
+fn behind(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
 }
 
 #[cfg(test)]
@@ -109,5 +179,36 @@ mod tests {
         assert_eq!(seen, [(b"a/1".to_vec(), b"x".to_vec())]);
         assert_eq!(folder.of_shard(&at(1)).get(b"b/1").unwrap(), Some(b"z".to_vec()));
         assert_eq!(folder.of_shard(&at(10)).get(b"b/1").unwrap(), None);
+    }
+
+    /// The store answers as the plain one in memory does, also at the edges of the prefix.
+    #[test]
+    fn a_scan_begins_and_ends_where_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(dir.path(), 1 << 20).unwrap();
+        let state = folder.of_shard(&TopicPartition::new(Topic::new("trades").unwrap(), Partition(0)));
+        let keys: [&[u8]; 8] = [b"a", b"a\xff", b"b\0", b"b\0\0", b"b\0\xff", b"b\0\xff\xff", b"b\x01", b"c"];
+        let mut snapshot = Snapshot::default();
+        keys.iter().for_each(|key| snapshot.put(key.to_vec(), key.to_vec()));
+        let mut plain = mulgil_engine::state::MemStore::new();
+        plain.apply(snapshot.clone());
+        state.apply(snapshot).unwrap();
+        let scan = |store: &dyn StateStore, prefix: &[u8], from: Bound<&[u8]>| {
+            let mut seen = Vec::new();
+            let mut each = |key: &[u8], value: &[u8]| {
+                seen.push((key.to_vec(), value.to_vec()));
+                seen.len() < 4
+            };
+            store.scan_from(prefix, from, &mut each).unwrap();
+            seen
+        };
+        for prefix in [&b""[..], b"a", b"b\0", b"b\0\xff", b"\xff"] {
+            assert_eq!(scan(&state, prefix, Bound::Unbounded), scan(&plain, prefix, Bound::Unbounded), "{prefix:?}");
+            for from in keys.iter().filter(|key| key.starts_with(prefix)) {
+                for from in [Bound::Included(*from), Bound::Excluded(*from)] {
+                    assert_eq!(scan(&state, prefix, from), scan(&plain, prefix, from), "{prefix:?} {from:?}");
+                }
+            }
+        }
     }
 }
