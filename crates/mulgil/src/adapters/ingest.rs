@@ -44,6 +44,11 @@ impl LogIngest {
         let remembered = Mutex::new(Remembered::open(&*log, now)?);
         Ok(Self(Arc::new(Inner { log, streams, remembered, under_way: Mutex::default() })))
     }
+
+    /// As [`Ingest::ingest`], on the caller's own thread.
+    pub fn ingest_here(&self, request: &IngestRequest) -> Result<IngestAnswer, PortError> {
+        self.0.ingest(request)
+    }
 }
 
 /// How rows of a stream are read, whatever brings them.
@@ -149,7 +154,9 @@ impl Inner {
         if commit.appends.is_empty() {
             return Ok(answer);
         }
+        mulgil_disk::failpoint::here("ingest.before-commit");
         let committed = self.log.commit(commit).map_err(log_error)?;
+        mulgil_disk::failpoint::here("ingest.before-answer");
         let bases = sizes.iter().zip(&committed.base_offsets);
         answer.placed =
             bases.map(|((partition, n), base)| Placed { partition: *partition, first: *base, last: Offset(base.0 + n - 1) }).collect();

@@ -40,8 +40,20 @@ pub struct Folder {
 impl Folder {
     /// Opens (or makes) the folder for this process alone.
     pub fn open(config: &Checked, plan: &Plan, clock: &Clock) -> Result<Self> {
+        let state = || StateFolder::open(&config.log.dir.join("state"), config.state.cache_bytes);
+        Self::open_on(Arc::new(RealDisk), state, || uuid::Uuid::new_v4().simple().to_string(), config, plan, clock)
+    }
+
+    /// As [`Self::open`], on another disk; `state` and a new `identity` come from whoever knows how to get them.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        state: impl FnOnce() -> Result<StateFolder>,
+        identity: impl FnOnce() -> String,
+        config: &Checked,
+        plan: &Plan,
+        clock: &Clock,
+    ) -> Result<Self> {
         let dir = config.log.dir.clone();
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let journal_config = journal_config(config);
         let (journal, opened) = Journal::open(journal_config, Arc::clone(&disk), Arc::clone(clock))
             .with_context(|| format!("cannot open the log in {}", dir.display()))?;
@@ -50,15 +62,15 @@ impl Folder {
         let inputs: Vec<Arc<StreamSchema>> = plan.shards.iter().map(|s| Arc::clone(&s.input)).chain(schemas.iter().cloned()).collect();
         let (known, schemas_from) = Schemas::open(&*journal, &inputs)?;
         let known = Arc::new(known);
-        let state = StateFolder::open(&dir.join("state"), config.state.cache_bytes)?;
-        let history = open_history(config, plan, disk)?;
+        let state = state()?;
+        let history = open_history(config, plan, Arc::clone(&disk))?;
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
         let reader = |s: &super::plan::PlannedStream| {
             (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions)
         };
         let readers: Vec<(Arc<StreamReader>, u32)> = plan.streams.iter().map(reader).collect();
         begin_where_the_log_does(&history, &*log, &readers)?;
-        let epoch = epoch(&dir)?;
+        let epoch = epoch(&*disk, &dir, identity)?;
         Ok(Self {
             dir,
             journal,
@@ -125,14 +137,18 @@ fn begin_where_the_log_does(history: &History, log: &dyn Log, readers: &[(Arc<St
 
 /// The log's identity, made when the folder is. A folder restored from a copy should lose its `epoch` file, so that clients do not
 /// resume into other rows.
-fn epoch(dir: &Path) -> Result<String> {
+fn epoch(disk: &dyn Disk, dir: &Path, identity: impl FnOnce() -> String) -> Result<String> {
     const EPOCH_BYTES_MAX: u64 = 64;
     let path = dir.join("epoch");
-    if path.exists() {
-        let text = read_whole(&RealDisk, &path, EPOCH_BYTES_MAX)?;
-        return String::from_utf8(text).map(|t| t.trim().to_owned()).with_context(|| format!("{} is not text: delete it", path.display()));
+    match read_whole(disk, &path, EPOCH_BYTES_MAX) {
+        Ok(text) => {
+            String::from_utf8(text).map(|t| t.trim().to_owned()).with_context(|| format!("{} is not text: delete it", path.display()))
+        }
+        Err(error) if error.is_missing() => {
+            let epoch = identity();
+            write_atomic(disk, &path, epoch.as_bytes())?;
+            Ok(epoch)
+        }
+        Err(error) => Err(error.into()),
     }
-    let epoch = uuid::Uuid::new_v4().simple().to_string();
-    write_atomic(&RealDisk, &path, epoch.as_bytes())?;
-    Ok(epoch)
 }

@@ -71,6 +71,7 @@ impl Running {
         let finish_below = Arc::new(AtomicU32::new(0));
         let wanted = wanted_rules(&config, &plan)?;
         let (held, shards) = open_shards(&config, &plan, &folder, options, &wanted)?;
+        mulgil_disk::failpoint::here("start.recovered");
         let mut workers = Tasks::new(ended.clone());
         for (i, shards) in deal(held, options.workers).into_iter().enumerate() {
             let worker = Worker::new(folder.log(), shards, Arc::clone(&finish_below));
@@ -174,7 +175,7 @@ impl Running {
     }
 }
 
-type Shards = Vec<(TopicPartition, Arc<ShardVitals>)>;
+pub type Shards = Vec<(TopicPartition, Arc<ShardVitals>)>;
 
 /// Drops old rows from the log, but none that a shard's snapshot or the history's files do not cover yet.
 fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, stop: &Stop) -> Result<()> {
@@ -185,7 +186,7 @@ fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, stop
             schemas_from = folder.schemas.record(&*folder.journal)?;
             recorded = Instant::now();
         }
-        let floor = |at: &TopicPartition| if at.topic.as_str() == SCHEMAS { schemas_from } else { lowest_needed(at, folder, plan, shards) };
+        let floor = |at: &TopicPartition| lowest_needed(at, folder, plan, shards, schemas_from);
         folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
     }
     Ok(())
@@ -199,10 +200,13 @@ fn run_flushes(journal: &Journal, flush_every: Duration, stop: &Stop) -> Result<
     Ok(())
 }
 
-/// `plan` pairs each shard input with its topic of decisions.
-fn lowest_needed(at: &TopicPartition, folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards) -> Offset {
+/// The first offset that somebody still needs; `decided` pairs each shard input with its topic of decisions.
+pub fn lowest_needed(at: &TopicPartition, folder: &Folder, decided: &[(Topic, Topic)], shards: &Shards, schemas_from: Offset) -> Offset {
+    if at.topic.as_str() == SCHEMAS {
+        return schemas_from;
+    }
     let of_shard = |input: &Topic| shards.iter().find(|(i, _)| i.topic == *input && i.partition == at.partition).map(|(_, v)| v);
-    if let Some((input, _)) = plan.iter().find(|(_, decisions)| *decisions == at.topic) {
+    if let Some((input, _)) = decided.iter().find(|(_, decisions)| *decisions == at.topic) {
         return of_shard(input).map_or(Offset(u64::MAX), |v| Offset(v.decisions_offset.load(Ordering::Acquire)));
     }
     let by_shard = of_shard(&at.topic).map_or(u64::MAX, |v| v.snapshot_offset.load(Ordering::Acquire));
@@ -212,9 +216,9 @@ fn lowest_needed(at: &TopicPartition, folder: &Folder, plan: &[(Topic, Topic)], 
 }
 
 /// By input topic: the rules that its shards are to follow.
-type WantedRules = BTreeMap<Topic, Arc<Mutex<String>>>;
+pub type WantedRules = BTreeMap<Topic, Arc<Mutex<String>>>;
 
-fn wanted_rules(config: &Checked, plan: &Plan) -> Result<WantedRules> {
+pub fn wanted_rules(config: &Checked, plan: &Plan) -> Result<WantedRules> {
     let mut wanted = WantedRules::new();
     for planned in &plan.shards {
         if let Some(rules) = planned.rules(config)? {
@@ -224,9 +228,10 @@ fn wanted_rules(config: &Checked, plan: &Plan) -> Result<WantedRules> {
     Ok(wanted)
 }
 
-type Opened = (Vec<Held>, Shards);
+pub type Opened = (Vec<Held>, Shards);
 
-fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOptions, wanted: &WantedRules) -> Result<Opened> {
+/// All shards, recovered.
+pub fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOptions, wanted: &WantedRules) -> Result<Opened> {
     let (mut held, mut vitals) = (Vec::new(), Vec::new());
     for planned in &plan.shards {
         let reader = Arc::new(StreamReader::new(folder.log(), Arc::clone(&folder.schemas), Arc::clone(&planned.input)));
@@ -290,7 +295,7 @@ fn open_shard(
 }
 
 /// Deals the shards out to workers, shards of one input apart from each other.
-fn deal(held: Vec<Held>, workers: usize) -> Vec<Vec<Held>> {
+pub fn deal(held: Vec<Held>, workers: usize) -> Vec<Vec<Held>> {
     let mut hands: Vec<Vec<Held>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
     let n = hands.len();
     for (i, held) in held.into_iter().enumerate() {

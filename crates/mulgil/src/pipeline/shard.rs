@@ -63,11 +63,18 @@ pub struct ShardRunner {
     shard: Shard,
     /// Where the next decision is read from during recovery; kept in the state, so that recovery need not read all of them.
     decisions_next: Offset,
-    last_snapshot: Instant,
-    last_row: Instant,
+    /// None until the shard is first asked for work: opening it reads no clock.
+    times: Option<Times>,
     snapshot_offset: Offset,
     decisions_offset: Offset,
     finish: Finish,
+}
+
+/// When the shard did something last.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    snapshot: Instant,
+    row: Instant,
 }
 
 /// The end of a bounded input.
@@ -98,14 +105,12 @@ impl ShardRunner {
         let stored = mulgil_engine::state::StateStore::get(&setup.state, DECISIONS_KEY)?;
         let decisions_next = stored.and_then(|b| b.try_into().ok()).map_or(Offset::ZERO, |b| Offset(u64::from_be_bytes(b)));
         let snapshot_offset = Offset(shard.position().commit);
-        let now = Instant::now();
         let mut runner = Self {
             setup,
             owner,
             shard,
             decisions_next,
-            last_snapshot: now,
-            last_row: now,
+            times: None,
             snapshot_offset,
             decisions_offset: decisions_next,
             finish: Finish::No,
@@ -169,6 +174,7 @@ impl ShardRunner {
                 );
             }
             self.shard.process(&rows).with_context(|| format!("replaying {}", self.setup.input))?;
+            mulgil_disk::failpoint::here("shard.recovering");
             self.snapshot_when_large()?;
         }
         if self.shard.position() > committed {
@@ -225,6 +231,7 @@ impl ShardRunner {
 
     /// The next commit of this shard, if there is anything to do. It must be committed before the next call.
     pub fn prepare(&mut self, now: Instant) -> Result<Option<Commit>> {
+        self.times(now);
         if let Some(decision) = self.new_rules() {
             return self.take(decision).map(Some);
         }
@@ -236,7 +243,7 @@ impl ShardRunner {
                 None => Ok(None),
             };
         }
-        self.last_row = now;
+        self.times(now).row = now;
         let outputs = self.shard.process(&rows).with_context(|| format!("shard of {}", self.setup.input))?;
         let appends = self.encode(outputs.into_emitted())?;
         Ok(Some(self.commit(appends)))
@@ -261,12 +268,12 @@ impl ShardRunner {
             self.finish = Finish::Done;
             return Some(Decision::Finish);
         }
-        let idle = now.duration_since(self.last_row);
+        let idle = now.duration_since(self.times(now).row);
         let waited_long_enough = self.setup.limits.idle_after.is_some_and(|after| idle >= after);
         if !waited_long_enough || self.shard.stats().operators.n_open_windows == 0 {
             return None;
         }
-        self.last_row = now;
+        self.times(now).row = now;
         let to = self.shard.watermark().saturating_add(i64::try_from(idle.as_micros()).unwrap_or(i64::MAX));
         Some(Decision::AdvanceWatermark { to: EventTime(to) })
     }
@@ -302,10 +309,15 @@ impl ShardRunner {
 
     /// To be called after the prepared commit is durable: only now may a snapshot contain it.
     pub fn committed(&mut self, now: Instant) -> Result<()> {
-        if now.duration_since(self.last_snapshot) >= self.setup.limits.snapshot_every {
+        if now.duration_since(self.times(now).snapshot) >= self.setup.limits.snapshot_every {
+            self.times(now).snapshot = now;
             return self.snapshot();
         }
         self.snapshot_when_large()
+    }
+
+    fn times(&mut self, now: Instant) -> &mut Times {
+        self.times.get_or_insert(Times { snapshot: now, row: now })
     }
 
     fn snapshot_when_large(&mut self) -> Result<()> {
@@ -314,7 +326,6 @@ impl ShardRunner {
 
     /// Makes the state durable as of the present position.
     pub fn snapshot(&mut self) -> Result<()> {
-        self.last_snapshot = Instant::now();
         if self.shard.position().commit == self.snapshot_offset.0 && self.shard.stats().operators.n_dirty == 0 {
             return Ok(());
         }
@@ -323,7 +334,9 @@ impl ShardRunner {
         if let Some(in_effect) = self.setup.rules.as_ref().and_then(|rules| rules.in_effect.as_ref()) {
             snapshot.put(RULES_KEY.to_vec(), in_effect.clone().into_bytes());
         }
+        mulgil_disk::failpoint::here("shard.before-snapshot");
         self.setup.state.apply(snapshot)?;
+        mulgil_disk::failpoint::here("shard.after-snapshot");
         self.snapshot_offset = Offset(self.shard.position().commit);
         self.decisions_offset = self.decisions_next;
         Ok(())

@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 /// How long an idle worker sleeps at most before it looks at the clock again: the resolution of idleness and snapshots.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 
-/// Waits between tries of a commit that found the disk full.
-const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
-
 /// What others may know of a shard while it works.
 #[derive(Debug, Default)]
 pub struct ShardVitals {
@@ -42,31 +39,66 @@ pub struct Worker {
     log: Arc<dyn Log>,
     shards: Vec<Held>,
     finish_below: Arc<AtomicU32>,
+    /// What found the disk full, to be committed before anything else.
+    paused: Option<Prepared>,
+}
+
+/// A commit and the shards whose work it holds.
+struct Prepared {
+    commit: Commit,
+    shards: Vec<usize>,
 }
 
 impl Worker {
     /// Shards of a level below `finish_below` close their windows once they have read their input to the end.
     pub fn new(log: Arc<dyn Log>, shards: Vec<Held>, finish_below: Arc<AtomicU32>) -> Self {
-        let worker = Self { log, shards, finish_below };
+        let worker = Self { log, shards, finish_below, paused: None };
         worker.shards.iter().for_each(publish);
         worker
     }
 
-    /// Works until it is told to stop; leaves a snapshot behind.
+    /// Works until it is told to stop; leaves a snapshot behind, unless work is prepared that could not be committed: the state holds it
+    /// already, and must never be ahead of the log.
     pub fn run(mut self, stop: &Stop) -> Result<()> {
         let mut watch = self.log.watch();
         while !stop.asked() {
-            if !self.step(Instant::now(), stop)? {
+            if !self.step(Instant::now())? {
                 watch.wait(IDLE_WAIT);
             }
+        }
+        if self.paused.is_some() {
+            return Ok(());
         }
         self.shards.iter_mut().try_for_each(|held| held.runner.snapshot())
     }
 
-    /// One round over all shards, committed together. False when there was nothing to do.
-    pub fn step(&mut self, now: Instant, stop: &Stop) -> Result<bool> {
-        let mut commit = Commit::default();
-        let mut worked = Vec::new();
+    /// One round over all shards, committed together. False when there was nothing to do, or no room on the disk.
+    pub fn step(&mut self, now: Instant) -> Result<bool> {
+        let Some(prepared) = self.prepare(now)? else { return Ok(false) };
+        // A full disk pauses the shards and loses nothing; any other refusal ends them.
+        mulgil_disk::failpoint::here("shard.before-commit");
+        match self.log.commit(prepared.commit.clone()) {
+            Ok(_) => mulgil_disk::failpoint::here("shard.after-commit"),
+            Err(error @ LogError::DiskFull { .. }) => {
+                tracing::warn!(%error, "shards are paused");
+                self.paused = Some(prepared);
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for i in prepared.shards {
+            self.shards[i].runner.committed(now)?;
+            publish(&self.shards[i]);
+        }
+        Ok(true)
+    }
+
+    /// The commit that waits for room, or else what all shards have to do.
+    fn prepare(&mut self, now: Instant) -> Result<Option<Prepared>> {
+        if let Some(paused) = self.paused.take() {
+            return Ok(Some(paused));
+        }
+        let mut prepared = Prepared { commit: Commit::default(), shards: Vec::new() };
         let finish_below = self.finish_below.load(Ordering::Acquire);
         for (i, held) in self.shards.iter_mut().enumerate() {
             if held.level < finish_below {
@@ -74,39 +106,12 @@ impl Worker {
                 publish(held);
             }
             if let Some(mut part) = held.runner.prepare(now)? {
-                commit.appends.append(&mut part.appends);
-                commit.progress.append(&mut part.progress);
-                worked.push(i);
+                prepared.commit.appends.append(&mut part.appends);
+                prepared.commit.progress.append(&mut part.progress);
+                prepared.shards.push(i);
             }
         }
-        if worked.is_empty() {
-            return Ok(false);
-        }
-        if !self.commit_patiently(commit, stop)? {
-            return Ok(false);
-        }
-        for i in worked {
-            self.shards[i].runner.committed(now)?;
-            publish(&self.shards[i]);
-        }
-        Ok(true)
-    }
-
-    /// A full disk pauses the shards and loses nothing; any other refusal ends them. False when told to stop meanwhile: what was
-    /// prepared is then simply prepared again after the restart.
-    fn commit_patiently(&self, commit: Commit, stop: &Stop) -> Result<bool> {
-        loop {
-            match self.log.commit(commit.clone()) {
-                Ok(_) => return Ok(true),
-                Err(error @ LogError::DiskFull { .. }) => {
-                    tracing::warn!(%error, "shards are paused");
-                    if stop.wait(DISK_FULL_WAIT) {
-                        return Ok(false);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Ok((!prepared.shards.is_empty()).then_some(prepared))
     }
 }
 
