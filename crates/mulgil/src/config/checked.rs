@@ -40,6 +40,7 @@ pub struct LogPlan {
     pub dir: PathBuf,
     pub retention_time: Option<Duration>,
     pub retention_bytes: Option<u64>,
+    pub retention_every: Duration,
     pub segment_bytes: u64,
     pub durability: Durability,
 }
@@ -111,6 +112,7 @@ pub struct HistoryPlan {
     pub retention: Option<Duration>,
     pub disk_budget_bytes: Option<u64>,
     pub flush_after: Duration,
+    pub upkeep_every: Duration,
     pub query_memory_bytes: u64,
     pub query_timeout: Duration,
     pub query_rows_max: usize,
@@ -143,6 +145,9 @@ impl std::fmt::Debug for KeyPlan {
 }
 
 pub const PARTITIONS_MAX: u32 = 1024;
+
+const RETENTION_EVERY: Duration = Duration::from_secs(10);
+const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
 impl Checked {
     pub fn new(written: &Written) -> Result<Self> {
@@ -187,9 +192,18 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
         dir: s.dir.clone().unwrap_or_else(|| PathBuf::from("data")),
         retention_time: s.retention.time.as_deref().map(|t| duration("log.retention.time", t)).transpose()?,
         retention_bytes: s.retention.bytes.as_deref().map(|t| bytes("log.retention.bytes", t)).transpose()?,
+        retention_every: interval("log.retention.every", s.retention.every.as_deref(), RETENTION_EVERY)?,
         segment_bytes: s.segment.as_deref().map_or(Ok(64 << 20), |t| bytes("log.segment", t))?,
         durability,
     })
+}
+
+/// A pause between rounds of work: one of nothing would keep a core busy.
+fn interval(key: &str, text: Option<&str>, default: Duration) -> Result<Duration> {
+    let Some(text) = text else { return Ok(default) };
+    let every = duration(key, text)?;
+    ensure!(!every.is_zero(), "'{key}' must be more than nothing");
+    Ok(every)
 }
 
 fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
@@ -381,6 +395,7 @@ fn history(s: &written::HistorySection) -> Result<HistoryPlan> {
         retention: s.retention.as_deref().map(|t| duration("history.retention", t)).transpose()?,
         disk_budget_bytes: s.disk_budget.as_deref().map(|t| bytes("history.disk_budget", t)).transpose()?,
         flush_after: s.flush_after.as_deref().map_or(Ok(Duration::from_secs(60)), |t| duration("history.flush_after", t))?,
+        upkeep_every: interval("history.upkeep_every", s.upkeep_every.as_deref(), UPKEEP_EVERY)?,
         query_memory_bytes: s.query_memory.as_deref().map_or(Ok(512 << 20), |t| bytes("history.query_memory", t))?,
         query_timeout: s.query_timeout.as_deref().map_or(Ok(Duration::from_secs(30)), |t| duration("history.query_timeout", t))?,
         query_rows_max: s.query_rows_max.unwrap_or(1_000_000),

@@ -39,6 +39,8 @@ pub struct LogSection {
 pub struct RetentionSection {
     pub time: Option<String>,
     pub bytes: Option<String>,
+    /// How often the log is looked through for what may go.
+    pub every: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,6 +135,8 @@ pub struct HistorySection {
     pub retention: Option<String>,
     pub disk_budget: Option<String>,
     pub flush_after: Option<String>,
+    /// How often small files are merged and old ones dropped.
+    pub upkeep_every: Option<String>,
     pub query_memory: Option<String>,
     pub query_timeout: Option<String>,
     pub query_rows_max: Option<usize>,

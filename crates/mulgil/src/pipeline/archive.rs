@@ -15,7 +15,6 @@ const BATCH_ROWS: usize = 32_768;
 
 /// How often files are flushed, merged and dropped when they are due.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(500);
-const MERGE_EVERY: Duration = Duration::from_secs(30);
 
 pub struct Archivist {
     log: Arc<dyn Log>,
@@ -77,8 +76,8 @@ impl Archivist {
 }
 
 /// Merges small files and drops old ones, away from the path of new rows.
-pub fn run_merges(history: &History, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
-    while !stop.wait(MERGE_EVERY) {
+pub fn run_merges(history: &History, every: Duration, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
+    while !stop.wait(every) {
         history.compact().context("merging history files")?;
         history.retain(clock()).context("dropping old history")?;
     }

@@ -57,9 +57,6 @@ pub struct Running {
     archive: Mutex<Tasks>,
 }
 
-/// How often the log is asked to drop what is old and covered.
-const RETENTION_EVERY: Duration = Duration::from_secs(10);
-
 /// How often all schemas are written to the log again, so that their oldest records may go.
 const RECORD_SCHEMAS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -81,10 +78,12 @@ impl Running {
         let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), Arc::clone(&clock));
         archive.spawn("history", move |stop| archivist.run(stop))?;
         let (history, merge_clock) = (Arc::clone(&folder.history), Arc::clone(&clock));
-        archive.spawn("history-merge", move |stop| run_merges(&history, &merge_clock, stop))?;
+        let upkeep_every = config.history.upkeep_every;
+        archive.spawn("history-merge", move |stop| run_merges(&history, upkeep_every, &merge_clock, stop))?;
         let (retained, vitals) = (Arc::clone(&folder), shards.clone());
         let decided: Vec<_> = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
-        archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, stop))?;
+        let retention_every = config.log.retention_every;
+        archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, retention_every, stop))?;
         if let Durability::Relaxed { flush_every } = config.log.durability {
             let journal = Arc::clone(&folder.journal);
             archive.spawn("log-flush", move |stop| run_flushes(&journal, flush_every, stop))?;
@@ -178,10 +177,10 @@ impl Running {
 pub type Shards = Vec<(TopicPartition, Arc<ShardVitals>)>;
 
 /// Drops old rows from the log, but none that a shard's snapshot or the history's files do not cover yet.
-fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, stop: &Stop) -> Result<()> {
+fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, every: Duration, stop: &Stop) -> Result<()> {
     let mut schemas_from = folder.schemas_from;
     let mut recorded = Instant::now();
-    while !stop.wait(RETENTION_EVERY) {
+    while !stop.wait(every) {
         if recorded.elapsed() >= RECORD_SCHEMAS_EVERY {
             schemas_from = folder.schemas.record(&*folder.journal)?;
             recorded = Instant::now();
