@@ -22,9 +22,9 @@ use crate::aggregate::values::Values;
 use crate::aggregate::{Aggregate, Window, parse_aggregate};
 use crate::error::DetectError;
 use crate::expression::Expression;
-use crate::layout::{Bytes, put_bytes, put_i64, put_u64};
 use crate::scope::Scope;
 use crate::source::{FLOAT_SCALE, Source, View};
+use mulgil_engine::layout::{Fields, put_bytes, put_i64, put_u64};
 use mulgil_model::decimal;
 use mulgil_model::schema::{ColumnType, StreamSchema};
 use serde::{Deserialize, Serialize};
@@ -427,10 +427,10 @@ impl FeatureState {
         put_bytes(out, &body);
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         let seen = bytes.u64()?;
         let tag = bytes.u8()?;
-        let body = &mut Bytes::new(bytes.bytes()?);
+        let body = &mut Fields::part(bytes.bytes()?);
         let state = match tag {
             0 => Body::Count(Cells::read(body)?),
             1 => Body::Sum(Cells::read(body)?),

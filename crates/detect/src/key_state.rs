@@ -1,7 +1,7 @@
 //! Everything that features and rules keep for one key, as one entry: one look-up per row.
 
 use crate::feature::FeatureState;
-use crate::layout::{Bytes, put_i64, put_u64};
+use mulgil_engine::layout::{Fields, put_i64, put_u64};
 use mulgil_engine::state::StateValue;
 
 /// The version of the layout below.
@@ -47,14 +47,10 @@ impl StateValue for KeyState {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let bytes = &mut Bytes::new(bytes);
-        let layout = bytes.u8()?;
-        if layout != LAYOUT {
-            return Err(format!("its layout is version {layout}, this program reads version {LAYOUT}"));
-        }
+        let bytes = &mut Fields::open(bytes, LAYOUT)?;
         let latest = bytes.i64()?;
-        let features = (0..bytes.length()?).map(|_| Ok((bytes.id()?, FeatureState::read(bytes)?))).collect::<Result<_, String>>()?;
-        let rules = (0..bytes.length()?).map(|_| Ok((bytes.id()?, RuleState::read(bytes)?))).collect::<Result<_, String>>()?;
+        let features = (0..bytes.count()?).map(|_| Ok((bytes.id()?, FeatureState::read(bytes)?))).collect::<Result<_, String>>()?;
+        let rules = (0..bytes.count()?).map(|_| Ok((bytes.id()?, RuleState::read(bytes)?))).collect::<Result<_, String>>()?;
         bytes.end()?;
         Ok(Self { latest, features, rules, arranged: 0 })
     }
@@ -67,7 +63,7 @@ impl RuleState {
         put_i64(out, i64::from(self.level));
     }
 
-    fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         let flags = bytes.u8()?;
         let alerted = bytes.i64()?;
         let level = i32::try_from(bytes.i64()?).map_err(|_| "a level is too large")?;

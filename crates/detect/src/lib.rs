@@ -4,7 +4,6 @@
 pub mod error;
 pub mod spelling;
 
-pub mod layout;
 pub mod mark;
 pub mod source;
 

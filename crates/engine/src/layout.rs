@@ -1,5 +1,14 @@
-//! The bytes of state entries: a version byte, then numbers as varints (LEB128, signed ones in zigzag) and texts with their length.
-//! Small numbers dominate (counts, prices near zero scale), so that an entry is a third of its size in memory.
+//! The bytes of state entries, of this crate's operators and of those of other crates: a version byte, then fields.
+//!
+//! - unsigned: LEB128, 7 bits a byte, low bits first, the high bit set on all but the last byte;
+//! - signed: zigzag (0, -1, 1, -2 … become 0, 1, 2, 3 …), then as unsigned;
+//! - 256 bits: the high half signed, then the low half unsigned, inverted where the high half is negative;
+//! - float: 8 bytes, IEEE 754, little endian;
+//! - text and nested values: length, then bytes.
+//!
+//! Small numbers dominate (counts, neighbours' differences), so that an entry is a third of its size in memory.
+
+use arrow::datatypes::i256;
 
 /// Appends an unsigned number.
 pub fn put_u(out: &mut Vec<u8>, mut n: u128) {
@@ -13,6 +22,21 @@ pub fn put_u(out: &mut Vec<u8>, mut n: u128) {
 /// Appends a signed number.
 pub fn put_i(out: &mut Vec<u8>, n: i128) {
     put_u(out, ((n << 1) ^ (n >> 127)) as u128);
+}
+
+pub fn put_u64(out: &mut Vec<u8>, n: u64) {
+    put_u(out, n.into());
+}
+
+pub fn put_i64(out: &mut Vec<u8>, n: i64) {
+    put_i(out, n.into());
+}
+
+/// Small values of either sign stay short.
+pub fn put_i256(out: &mut Vec<u8>, n: i256) {
+    let (low, high) = n.to_parts();
+    put_i(out, high);
+    put_u(out, if high < 0 { !low } else { low });
 }
 
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -35,12 +59,17 @@ pub fn from_ordered(bytes: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(bytes) ^ (1 << 63)) as i64)
 }
 
-/// Reads fields in the order in which they were written.
+/// Reads fields in the order in which they were written. Every error says what was expected; nothing panics on damaged bytes.
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
+    /// A part of an entry, which has no version byte of its own.
+    pub fn part(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
     /// Checks the version byte.
     pub fn open(bytes: &'a [u8], version: u8) -> Result<Self, String> {
         match bytes.split_first() {
@@ -70,12 +99,18 @@ impl<'a> Fields<'a> {
         Ok((n >> 1) as i128 ^ -((n & 1) as i128))
     }
 
+    pub fn i256(&mut self) -> Result<i256, String> {
+        let high = self.i()?;
+        let low = self.u()?;
+        Ok(i256::from_parts(if high < 0 { !low } else { low }, high))
+    }
+
     pub fn u64(&mut self) -> Result<u64, String> {
-        self.u()?.try_into().map_err(|_| "a count is too large".to_owned())
+        self.u()?.try_into().map_err(|_| "a number is too large".to_owned())
     }
 
     pub fn i64(&mut self) -> Result<i64, String> {
-        self.i()?.try_into().map_err(|_| "a time is too large".to_owned())
+        self.i()?.try_into().map_err(|_| "a number is too large".to_owned())
     }
 
     /// A number of things that each take at least one byte.
@@ -105,6 +140,11 @@ impl<'a> Fields<'a> {
         Ok(f64::from_bits(u64::from_le_bytes(self.array()?)))
     }
 
+    /// A hash: 8 bytes, little endian.
+    pub fn id(&mut self) -> Result<u64, String> {
+        self.array().map(u64::from_le_bytes)
+    }
+
     /// Exactly so many bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| "it ends too early".to_owned())?;
@@ -113,7 +153,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Every byte must have been read.
-    pub fn end(self) -> Result<(), String> {
+    pub fn end(&self) -> Result<(), String> {
         if self.rest.is_empty() { Ok(()) } else { Err(format!("it has {} bytes too many", self.rest.len())) }
     }
 }
@@ -126,24 +166,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(u: u128, i: i128, small in -70i128..70, bytes: Vec<u8>, f: f64) {
+        fn round_trip(u: u128, i: i128, small in -70i128..70, bytes: Vec<u8>, f: f64, low: u128, high: i128) {
             let mut out = vec![7];
             put_u(&mut out, u);
             put_i(&mut out, i);
             put_i(&mut out, small);
             put_bytes(&mut out, &bytes);
             put_f64(&mut out, f);
+            put_i256(&mut out, i256::from_parts(low, high));
+            out.extend_from_slice(&(low as u64).to_le_bytes());
             let mut fields = Fields::open(&out, 7).unwrap();
             prop_assert_eq!((fields.u().unwrap(), fields.i().unwrap(), fields.i().unwrap()), (u, i, small));
             prop_assert_eq!(fields.bytes().unwrap(), &bytes[..]);
             prop_assert_eq!(fields.f64().unwrap().to_bits(), f.to_bits());
+            prop_assert_eq!(fields.i256().unwrap(), i256::from_parts(low, high));
+            prop_assert_eq!(fields.id().unwrap(), low as u64);
             fields.end().unwrap();
         }
 
         #[test]
         fn never_panics(bytes: Vec<u8>) {
             if let Ok(mut fields) = Fields::open(&bytes, 1) {
-                let _ = (fields.count(), fields.u(), fields.i64(), fields.text(), fields.f64());
+                let _ = (fields.count(), fields.u(), fields.i64(), fields.i256(), fields.text(), fields.f64());
             }
         }
 
@@ -152,5 +196,14 @@ mod tests {
             prop_assert_eq!(ordered(a).cmp(&ordered(b)), a.cmp(&b));
             prop_assert_eq!(from_ordered(&ordered(a)), Some(a));
         }
+    }
+
+    #[test]
+    fn small_numbers_are_short() {
+        let mut out = Vec::new();
+        put_i256(&mut out, i256::from_i128(-3));
+        put_i64(&mut out, -1);
+        put_u64(&mut out, 127);
+        assert_eq!(out, [1, 2, 1, 127]);
     }
 }

@@ -5,8 +5,8 @@
 //! are none.
 
 use super::{ROWS_EXACT_MAX, Window};
-use crate::layout::{Bytes, put_i64, put_i256, put_u64};
 use arrow::datatypes::i256;
+use mulgil_engine::layout::{Fields, put_i64, put_i256, put_u64};
 use std::collections::VecDeque;
 
 /// What is added up beside the number of rows.
@@ -14,14 +14,14 @@ pub trait Measure: Copy + Default + PartialEq + std::fmt::Debug {
     fn add(&mut self, other: &Self);
     fn subtract(&mut self, other: &Self);
     fn write(&self, out: &mut Vec<u8>);
-    fn read(bytes: &mut Bytes<'_>) -> Result<Self, String>;
+    fn read(bytes: &mut Fields<'_>) -> Result<Self, String>;
 }
 
 impl Measure for () {
     fn add(&mut self, (): &Self) {}
     fn subtract(&mut self, (): &Self) {}
     fn write(&self, _out: &mut Vec<u8>) {}
-    fn read(_bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    fn read(_bytes: &mut Fields<'_>) -> Result<Self, String> {
         Ok(())
     }
 }
@@ -46,7 +46,7 @@ impl Measure for Sum {
     fn write(&self, out: &mut Vec<u8>) {
         put_i256(out, self.0);
     }
-    fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         bytes.i256().map(Self)
     }
 }
@@ -99,7 +99,7 @@ impl Measure for Squares {
         put_i256(out, self.sum);
         put_i256(out, self.squares);
     }
-    fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         Ok(Self { sum: bytes.i256()?, squares: bytes.i256()? })
     }
 }
@@ -212,12 +212,12 @@ impl<M: Measure> Cells<M> {
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         let n = bytes.u64()?;
         let total = M::read(bytes)?;
         let coarse = bytes.u8()? != 0;
         let first = bytes.u64()?.checked_sub(1);
-        let n_cells = bytes.length()?;
+        let n_cells = bytes.count()?;
         let mut cells = VecDeque::with_capacity(n_cells);
         let (mut at, mut first_offset) = (0i64, 0i64);
         for _ in 0..n_cells {

@@ -3,7 +3,7 @@
 //! With a half-life, a = 1 - 2^(-dt / half-life), where dt is the event time since the latest row before; a row that is not later than
 //! that has no weight. Formula: detection.md, section 0.
 
-use crate::layout::{Bytes, put_f64, put_i64};
+use mulgil_engine::layout::{Fields, put_f64, put_i64};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decay {
@@ -43,7 +43,7 @@ impl Ewma {
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
         let known = bytes.u8()? != 0;
         Ok(Self { state: if known { Some((bytes.f64()?, bytes.i64()?)) } else { None } })
     }

@@ -4,7 +4,7 @@
 //! one bucket become one: its largest value, until its newest row leaves.
 
 use super::{ROWS_EXACT_MAX, Window};
-use crate::layout::{Bytes, put_i64, put_i128, put_u64};
+use mulgil_engine::layout::{Fields, put_i, put_i64, put_u64};
 use std::collections::VecDeque;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,19 +76,19 @@ impl Extreme {
         for e in &self.entries {
             put_i64(out, e.at.wrapping_sub(at));
             put_i64(out, (e.offset as i64).wrapping_sub(offset));
-            put_i128(out, e.value);
+            put_i(out, e.value);
             (at, offset) = (e.at, e.offset as i64);
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
-        let n = bytes.length()?;
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
+        let n = bytes.count()?;
         let mut entries = VecDeque::with_capacity(n);
         let (mut at, mut offset) = (0i64, 0i64);
         for _ in 0..n {
             at = at.wrapping_add(bytes.i64()?);
             offset = offset.wrapping_add(bytes.i64()?);
-            entries.push_back(Entry { at, offset: offset as u64, value: bytes.i128()? });
+            entries.push_back(Entry { at, offset: offset as u64, value: bytes.i()? });
         }
         Ok(Self { entries })
     }

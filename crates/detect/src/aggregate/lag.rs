@@ -1,6 +1,6 @@
 //! Earlier values: the one N rows before, and the one as of some time ago.
 
-use crate::layout::{Bytes, put_i64, put_i128, put_u64};
+use mulgil_engine::layout::{Fields, put_i, put_i64, put_u64};
 use std::collections::VecDeque;
 
 /// The largest N of `lag(column, N)`.
@@ -37,17 +37,17 @@ impl LagRows {
         let mut before = 0i64;
         for (offset, value) in &self.entries {
             put_i64(out, (*offset as i64).wrapping_sub(before));
-            put_i128(out, *value);
+            put_i(out, *value);
             before = *offset as i64;
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
-        let n = bytes.length()?;
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
+        let n = bytes.count()?;
         let (mut entries, mut offset) = (VecDeque::with_capacity(n), 0i64);
         for _ in 0..n {
             offset = offset.wrapping_add(bytes.i64()?);
-            entries.push_back((offset as u64, bytes.i128()?));
+            entries.push_back((offset as u64, bytes.i()?));
         }
         Ok(Self { entries })
     }
@@ -110,20 +110,20 @@ impl LagTime {
         for e in &self.entries {
             put_i64(out, e.at.wrapping_sub(before.at));
             put_i64(out, (e.offset as i64).wrapping_sub(before.offset as i64));
-            put_i128(out, e.value.wrapping_sub(before.value));
+            put_i(out, e.value.wrapping_sub(before.value));
             before = *e;
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
-        let n = bytes.length()?;
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
+        let n = bytes.count()?;
         let mut entries = VecDeque::with_capacity(n);
         let mut before = Past { at: 0, offset: 0, value: 0 };
         for _ in 0..n {
             before = Past {
                 at: before.at.wrapping_add(bytes.i64()?),
                 offset: (before.offset as i64).wrapping_add(bytes.i64()?) as u64,
-                value: before.value.wrapping_add(bytes.i128()?),
+                value: before.value.wrapping_add(bytes.i()?),
             };
             entries.push_back(before);
         }

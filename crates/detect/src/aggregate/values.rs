@@ -4,7 +4,7 @@
 //! at the limit, and a forgotten value counts as never seen.
 
 use super::Window;
-use crate::layout::{Bytes, put_i64, put_u64};
+use mulgil_engine::layout::{Fields, put_i64, put_u64};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Different values remembered per feature and key.
@@ -63,8 +63,8 @@ impl Values {
         }
     }
 
-    pub fn read(bytes: &mut Bytes<'_>) -> Result<Self, String> {
-        let n = bytes.length()?;
+    pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {
+        let n = bytes.count()?;
         let mut values = Self::default();
         let mut at = 0i64;
         for _ in 0..n {

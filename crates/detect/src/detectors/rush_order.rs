@@ -20,7 +20,6 @@
 use super::{DetectorConfig, Parameters};
 use crate::alert::{Alert, AlertBatch, Mode, score, version_of};
 use crate::error::DetectError;
-use crate::layout::{Bytes, put_i64, put_i128, put_u64, put_u128};
 use crate::mark::Marks;
 use crate::rule::parse_severity;
 use crate::rules::alert_stream;
@@ -28,6 +27,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Decimal128Type;
 use mulgil_engine::error::EngineError;
 use mulgil_engine::keyed::Keyed;
+use mulgil_engine::layout::{Fields, put_i, put_i64, put_u, put_u64};
 use mulgil_engine::operator::{Input, Operator, OperatorStats};
 use mulgil_engine::output::Outputs;
 use mulgil_engine::state::{Snapshot, StateStore, StateValue};
@@ -421,24 +421,20 @@ impl StateValue for Symbol {
         out.push(u8::from(self.alerted.is_some()));
         put_i64(out, self.alerted.unwrap_or(0));
         put_u64(out, self.sum);
-        put_u128(out, self.squares);
-        put_i128(out, self.price_sum);
+        put_u(out, self.squares);
+        put_i(out, self.price_sum);
         put_u64(out, self.price_n);
         put_list(out, self.rushes.iter().map(|r| (r.bucket, r)), |out, r| put_u64(out, r.n));
         put_list(out, self.prices.iter().map(|p| (p.bucket, p)), |out, p| {
             put_u64(out, p.n);
-            put_i128(out, p.sum);
+            put_i(out, p.sum);
             put_u64(out, p.first);
         });
         put_list(out, self.recent.iter().map(|r| (r.0, r)), |out, (_, n)| put_u64(out, *n));
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let bytes = &mut Bytes::new(bytes);
-        let layout = bytes.u8()?;
-        if layout != LAYOUT {
-            return Err(format!("its layout is version {layout}, this program reads version {LAYOUT}"));
-        }
+        let bytes = &mut Fields::open(bytes, LAYOUT)?;
         let (latest, first_bucket) = (bytes.i64()?, bytes.i64()?);
         let (has_alerted, alerted) = (bytes.u8()? != 0, bytes.i64()?);
         let symbol = Self {
@@ -446,11 +442,11 @@ impl StateValue for Symbol {
             first_bucket,
             alerted: has_alerted.then_some(alerted),
             sum: bytes.u64()?,
-            squares: bytes.u128()?,
-            price_sum: bytes.i128()?,
+            squares: bytes.u()?,
+            price_sum: bytes.i()?,
             price_n: bytes.u64()?,
             rushes: read_list(bytes, |bytes, bucket| Ok(Rushes { bucket, n: bytes.u64()? }))?,
-            prices: read_list(bytes, |bytes, bucket| Ok(Prices { bucket, n: bytes.u64()?, sum: bytes.i128()?, first: bytes.u64()? }))?,
+            prices: read_list(bytes, |bytes, bucket| Ok(Prices { bucket, n: bytes.u64()?, sum: bytes.i()?, first: bytes.u64()? }))?,
             recent: read_list(bytes, |bytes, ms| Ok((ms, bytes.u64()?)))?,
         };
         bytes.end()?;
@@ -468,9 +464,9 @@ fn put_list<T>(out: &mut Vec<u8>, items: impl ExactSizeIterator<Item = (i64, T)>
     }
 }
 
-fn read_list<T>(bytes: &mut Bytes<'_>, read: impl Fn(&mut Bytes<'_>, i64) -> Result<T, String>) -> Result<VecDeque<T>, String> {
+fn read_list<T>(bytes: &mut Fields<'_>, read: impl Fn(&mut Fields<'_>, i64) -> Result<T, String>) -> Result<VecDeque<T>, String> {
     let mut at = 0i64;
-    (0..bytes.length()?)
+    (0..bytes.count()?)
         .map(|_| {
             at = at.wrapping_add(bytes.i64()?);
             read(bytes, at)

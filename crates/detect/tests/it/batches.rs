@@ -74,5 +74,5 @@ fn stored_state_keeps_opening() {
     for n in 0..bytes.len() {
         assert!(KeyState::read(&bytes[..n]).is_err(), "cut at {n}");
     }
-    assert_eq!(KeyState::read(&[9]).unwrap_err(), "its layout is version 9, this program reads version 1");
+    assert_eq!(KeyState::read(&[9]).unwrap_err(), "its layout version is 9, this build reads 1");
 }
