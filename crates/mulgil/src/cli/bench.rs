@@ -1,5 +1,10 @@
 //! `mulgil bench`: what only the inside can measure, as one JSON object each. See xtask/src/bench/README.md.
 
+mod load;
+
+mod broadcast;
+mod clients;
+mod ingest;
 mod journal;
 mod latency;
 mod parse;
@@ -26,6 +31,12 @@ enum BenchCommand {
     Journal(journal::JournalArgs),
     /// From the commit of a row to its arrival at a WebSocket client.
     Latency(latency::LatencyArgs),
+    /// Many WebSocket clients: what each gets, in which order, how late.
+    Clients(clients::ClientsArgs),
+    /// Serve one frame again and again to whoever connects, with the WebSocket library alone.
+    Broadcast(broadcast::BroadcastArgs),
+    /// Large batches through the door for rows.
+    Ingest(ingest::IngestArgs),
     /// One query, many times in one process.
     Query(query::QueryArgs),
 }
@@ -34,7 +45,10 @@ pub fn bench(args: BenchArgs) -> Result<()> {
     let figures = match args.command {
         BenchCommand::Parse(args) => parse::parse(&args)?,
         BenchCommand::Journal(args) => journal::journal(&args)?,
-        BenchCommand::Latency(args) => latency::latency(args)?,
+        BenchCommand::Latency(args) => latency::latency(&args)?,
+        BenchCommand::Clients(args) => clients::clients(&args)?,
+        BenchCommand::Broadcast(args) => broadcast::broadcast(&args)?,
+        BenchCommand::Ingest(args) => ingest::ingest(&args)?,
         BenchCommand::Query(args) => query::query(&args)?,
     };
     println!("{figures}");

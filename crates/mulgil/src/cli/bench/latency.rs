@@ -1,13 +1,17 @@
-//! From the append of a row to its arrival at a WebSocket client, seen by one client of a running server on the same machine.
+//! From the append of a row to its arrival at a WebSocket client of a running server on the same machine. The instant of the append is
+//! read from the log afterwards: it is taken before the row is written and synced, so the disk is part of the figure.
 
+use super::load::poster::Load;
+use super::load::socket::RawSocket;
+use super::load::trades::{Scanner, symbol};
 use super::{fdatasync_us, percentile};
+use crate::cli::{Where, log};
 use crate::pipeline::now_micros;
-use anyhow::{Context, Result, bail};
-use futures::{SinkExt, StreamExt};
-use std::path::PathBuf;
+use anyhow::{Context, Result, ensure};
+use mulgil_log::{Journal, Log, ReadLimit};
+use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
+use mulgil_model::keys::partition_of;
 use std::time::Duration;
-use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
 
 #[derive(Debug, clap::Args)]
 pub struct LatencyArgs {
@@ -18,111 +22,105 @@ pub struct LatencyArgs {
     rate: u64,
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// A folder on the disk that the server's log is on.
-    #[arg(long)]
-    dir: PathBuf,
+    #[command(flatten)]
+    at: Where,
     #[arg(long, default_value = "trades")]
     stream: String,
+    #[arg(long, default_value_t = 50)]
+    symbols: u32,
 }
-
-/// Rows are posted in batches so far apart.
-const BEAT: Duration = Duration::from_millis(10);
 
 /// How long the last rows may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn latency(args: LatencyArgs) -> Result<serde_json::Value> {
+pub fn latency(args: &LatencyArgs) -> Result<serde_json::Value> {
+    let topic = Topic::new(&args.stream)?;
+    let partitions = crate::config::load(&args.at)?.streams.iter().find(|s| s.schema.stream == topic).map(|s| s.partitions);
+    let n_partitions = partitions.with_context(|| format!("there is no stream '{topic}'"))?;
+    // What earlier runs left is not waited for.
+    let begins = ends(&log::open_journal(&args.at)?, &topic, n_partitions)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut figures = runtime.block_on(measure(&args))?;
-    let (p50, p99) = fdatasync_us(&args.dir, 200)?;
-    figures["fdatasync_p50_us"] = p50.into();
-    figures["fdatasync_p99_us"] = p99.into();
-    Ok(figures)
-}
-
-/// Every row carries in `trade_id` the instant of its commit's request; the reported latency is from the answer to that request.
-async fn measure(args: &LatencyArgs) -> Result<serde_json::Value> {
-    let socket_url = format!("{}/api/v1/stock/realtime", args.url.replacen("http", "ws", 1));
-    let (socket, _) = tokio_tungstenite::connect_async(&socket_url).await.with_context(|| format!("cannot reach {socket_url}"))?;
-    let (mut send, mut receive) = socket.split();
-    let subscribe = serde_json::json!({ "op": "subscribe", "id": "bench", "streams": [args.stream], "symbols": "all", "mode": "trades" });
-    send.send(Message::text(subscribe.to_string())).await?;
-    let first = receive.next().await.context("the server closed the socket")??;
-    if !first.to_text()?.contains("subscribed") {
-        bail!("the server did not take the subscription: {first}");
-    }
-    let n_batches = args.seconds * 1_000 / BEAT.as_millis() as u64;
-    let rows_per_batch = (args.rate * BEAT.as_millis() as u64 / 1_000).max(1);
-    let sender = tokio::spawn(post(args.url.clone(), args.stream.clone(), n_batches, rows_per_batch));
-    let total = n_batches * rows_per_batch;
-    let arrived = collect(&mut receive, total).await?;
-    let received = arrived.len();
-    let committed = sender.await??;
-    let skip = committed.len() / 10;
-    let mut latencies: Vec<f64> = Vec::new();
-    for (batch, at) in arrived {
-        if batch >= skip
-            && let Some(answered) = committed.get(batch)
-        {
-            latencies.push((at - answered).max(0) as f64);
+    let (arrived, sent) = runtime.block_on(measure(args, n_partitions))?;
+    let received: usize = arrived.iter().map(Vec::len).sum();
+    ensure!(received as u64 == sent, "{sent} rows were sent, {received} arrived");
+    let appended = append_times(&log::open_journal(&args.at)?, &topic, &begins, &arrived)?;
+    let mut from_append = Vec::new();
+    let mut from_due = Vec::new();
+    for (arrived, appended) in arrived.iter().zip(appended) {
+        // The first tenth is warm-up.
+        for (seen, appended) in arrived.iter().zip(appended).skip(arrived.len() / 10) {
+            from_append.push((seen.at_us - appended) as f64);
+            from_due.push((seen.at_us - seen.due_us) as f64);
         }
     }
-    let rows = latencies.len();
-    let max = latencies.iter().copied().fold(0.0, f64::max);
+    let (p50, p99) = fdatasync_us(&crate::config::load(&args.at)?.log.dir, 200)?;
+    let max = from_append.iter().copied().fold(0.0, f64::max);
     Ok(serde_json::json!({
-        "rows": rows, "sent": total, "received": received, "seconds": args.seconds,
-        "p50_us": percentile(&mut latencies, 0.5), "p99_us": percentile(&mut latencies, 0.99), "max_us": max,
+        "rows": from_append.len(), "sent": sent, "received": received, "seconds": args.seconds,
+        "p50_us": percentile(&mut from_append, 0.5), "p99_us": percentile(&mut from_append, 0.99), "max_us": max,
+        "due_p50_us": percentile(&mut from_due, 0.5), "due_p99_us": percentile(&mut from_due, 0.99),
+        "fdatasync_p50_us": p50, "fdatasync_p99_us": p99,
     }))
 }
 
-/// The instant of each batch's answer.
-async fn post(url: String, stream: String, n_batches: u64, rows: u64) -> Result<Vec<i64>> {
-    let client = reqwest::Client::new();
-    let started = Instant::now();
-    let mut requests = Vec::new();
-    for batch in 0..n_batches {
-        tokio::time::sleep_until(started + BEAT * u32::try_from(batch)?).await;
-        let mut body = String::new();
-        let now = now_micros() / 1_000;
-        for row in 0..rows {
-            body.push_str(&format!(
-                "{{\"symbol\":\"B{:03}\",\"event_time\":{now},\"price\":100.5,\"quantity\":1,\"side\":\"BUY\",\"trade_id\":\"{batch}\"}}\n",
-                row % 50
-            ));
-        }
-        let request = client.post(format!("{url}/api/v1/ingest/{stream}")).header("content-type", "application/x-ndjson").body(body);
-        requests.push(tokio::spawn(async move {
-            let answer = request.send().await?.error_for_status()?;
-            let at = now_micros();
-            answer.bytes().await?;
-            Ok::<_, reqwest::Error>(at)
-        }));
-    }
-    let mut answered = Vec::with_capacity(requests.len());
-    for request in requests {
-        answered.push(request.await??);
-    }
-    Ok(answered)
+struct Arrived {
+    symbol: u32,
+    due_us: i64,
+    at_us: i64,
 }
 
-type Receive = futures::stream::SplitStream<tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>>;
-
-/// (batch, arrival) of every row.
-async fn collect(receive: &mut Receive, total: u64) -> Result<Vec<(usize, i64)>> {
-    let mut arrived = Vec::new();
-    while (arrived.len() as u64) < total {
-        let frame = tokio::time::timeout(PATIENCE, receive.next())
-            .await
-            .with_context(|| format!("only {} of {total} rows arrived", arrived.len()))?;
-        let frame = frame.context("the server closed the socket")??;
-        let at = now_micros();
-        let Ok(text) = frame.to_text() else { continue };
-        let Ok(frame) = serde_json::from_str::<serde_json::Value>(text) else { continue };
-        for row in frame["rows"].as_array().into_iter().flatten() {
-            if let Some(batch) = row["trade_id"].as_str().and_then(|b| b.parse().ok()) {
-                arrived.push((batch, at));
+/// Posts, and listens to everything: what arrived of each partition, in the order of arrival; and the number of rows sent.
+async fn measure(args: &LatencyArgs, n_partitions: u32) -> Result<(Vec<Vec<Arrived>>, u64)> {
+    let address = args.url.trim_start_matches("http://");
+    let mut socket = RawSocket::connect(address, "/api/v1/stock/realtime").await?;
+    let subscribe = serde_json::json!({ "op": "subscribe", "id": "bench", "streams": [args.stream], "symbols": "all", "mode": "stream" });
+    socket.send_text(&subscribe.to_string()).await?;
+    let first = socket.next().await?;
+    ensure!(memchr::memmem::find(first, b"\"subscribed\"").is_some(), "no subscription: {}", String::from_utf8_lossy(first));
+    let load =
+        Load { url: args.url.clone(), stream: args.stream.clone(), rate: args.rate, seconds: args.seconds, n_symbols: args.symbols };
+    let mut posting = tokio::spawn(load.post());
+    let scanner = Scanner::new();
+    let partitions: Vec<usize> = (0..args.symbols).map(|s| partition_of(symbol(s).as_bytes(), n_partitions).0 as usize).collect();
+    let mut arrived: Vec<Vec<Arrived>> = (0..n_partitions).map(|_| Vec::new()).collect();
+    let (mut received, mut sent) = (0, None::<u64>);
+    while sent.is_none_or(|sent| received < sent) {
+        tokio::select! {
+            made = &mut posting, if sent.is_none() => sent = Some(made??.iter().sum()),
+            frame = tokio::time::timeout(PATIENCE, socket.next()) => {
+                let frame = frame.with_context(|| format!("nothing came any more after {received} rows"))??;
+                let at_us = now_micros();
+                received += scanner.each(frame, |seen| {
+                    arrived[partitions[seen.symbol as usize]].push(Arrived { symbol: seen.symbol, due_us: seen.due_us, at_us });
+                });
             }
         }
     }
-    Ok(arrived)
+    Ok((arrived, sent.unwrap_or_default()))
+}
+
+fn ends(journal: &Journal, topic: &Topic, n_partitions: u32) -> Result<Vec<Offset>> {
+    let seek = |p| Ok(journal.seek(&TopicPartition::new(topic.clone(), Partition(p)), mulgil_log::Seek::Next)?);
+    (0..n_partitions).map(seek).collect()
+}
+
+/// When each row was appended, in the order of offsets, which is the order of arrival: the keys must agree.
+fn append_times(journal: &Journal, topic: &Topic, begins: &[Offset], arrived: &[Vec<Arrived>]) -> Result<Vec<Vec<i64>>> {
+    const ROWS_AT_ONCE: usize = 10_000;
+    let mut all = Vec::new();
+    for (p, (begin, arrived)) in begins.iter().zip(arrived).enumerate() {
+        let at = TopicPartition::new(topic.clone(), Partition(u32::try_from(p)?));
+        let (mut times, mut next) = (Vec::with_capacity(arrived.len()), *begin);
+        while times.len() < arrived.len() {
+            let chunk = journal.read(&at, next, ReadLimit::records(ROWS_AT_ONCE))?;
+            ensure!(!chunk.is_empty(), "{} rows of {at} arrived, but the log has only {}", arrived.len(), times.len());
+            for (record, seen) in chunk.iter().zip(&arrived[times.len()..]) {
+                ensure!(record.key == symbol(seen.symbol).as_bytes(), "offset {} of {at} did not arrive in its turn", record.offset);
+                times.push(record.append_time.0);
+            }
+            next = chunk.next_offset();
+        }
+        all.push(times);
+    }
+    Ok(all)
 }
