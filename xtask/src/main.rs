@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a developer or CI runs on the project: tidy, test, up, verify, score, bench.
+//! `cargo xtask`: what a developer or CI runs on the project: tidy, test, up, verify, score, fuzz, bench.
 //! It must never know the inside of mulgil: it reads sources as text and drives the built binary, Python and Node as processes.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -16,6 +16,8 @@ mod up;
 mod score;
 mod verify;
 mod workload;
+
+mod fuzz;
 
 mod bench;
 
@@ -40,6 +42,8 @@ enum Task {
     Verify(verify::Options),
     /// Score the rush-order detector against the labelled events
     Score(score::Options),
+    /// Fuzz every decoder and opener, guided by coverage
+    Fuzz(fuzz::Options),
     /// Measure against what the machine can do, as one table
     Bench(bench::Options),
 }
@@ -51,6 +55,7 @@ fn main() {
         Task::Up(options) => up::run(&options),
         Task::Verify(options) => verify::run(&options),
         Task::Score(options) => score::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     let code = match ran {

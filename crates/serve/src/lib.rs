@@ -12,8 +12,14 @@ mod extract;
 mod measure;
 mod problem;
 
-mod live;
+pub mod live;
 mod pages;
 mod rest;
 
 pub mod openapi;
+
+/// What clients send back, for whoever reads it without a server (the fuzz targets).
+pub mod wire {
+    pub use crate::live::{request, token};
+    pub use crate::rest::search::{Cursor, read_cursor};
+}

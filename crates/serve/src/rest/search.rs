@@ -46,10 +46,11 @@ pub struct SearchQuery {
 }
 
 /// What a client saw last, and the bounds that the pages share.
-struct Cursor {
-    from: EventTime,
-    to: EventTime,
-    after: SearchCursor,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    pub from: EventTime,
+    pub to: EventTime,
+    pub after: SearchCursor,
 }
 
 /// Trades or candles of the past, newest first.
@@ -131,16 +132,26 @@ fn bounds(now: i64, query: &SearchQuery) -> Result<(EventTime, EventTime), Probl
     Ok((from, to))
 }
 
-/// Version 1: `1`, from, to, time of the last row, then `t` partition offset or `b` symbol; fields separated by a zero byte.
-fn write_cursor(request: &SearchRequest, after: &SearchCursor) -> String {
-    let tie = match &after.tie {
-        SearchTie::Tick { partition, offset } => format!("t\0{partition}\0{offset}"),
-        SearchTie::Bar { symbol } => format!("b\0{symbol}"),
-    };
-    seal(format!("1\0{}\0{}\0{}\0{tie}", request.from.micros(), request.to.micros(), after.at.micros()).into_bytes())
+impl Cursor {
+    /// Version 1: `1`, from, to, time of the last row, then `t` partition offset or `b` symbol; fields separated by a zero byte.
+    pub fn body(&self) -> Vec<u8> {
+        let tie = match &self.after.tie {
+            SearchTie::Tick { partition, offset } => format!("t\0{partition}\0{offset}"),
+            SearchTie::Bar { symbol } => format!("b\0{symbol}"),
+        };
+        format!("1\0{}\0{}\0{}\0{tie}", self.from.micros(), self.to.micros(), self.after.at.micros()).into_bytes()
+    }
+
+    pub fn write(&self) -> String {
+        seal(self.body())
+    }
 }
 
-fn read_cursor(text: &str) -> Result<Cursor, Problem> {
+fn write_cursor(request: &SearchRequest, after: &SearchCursor) -> String {
+    Cursor { from: request.from, to: request.to, after: after.clone() }.write()
+}
+
+pub fn read_cursor(text: &str) -> Result<Cursor, Problem> {
     let read = || {
         let body = String::from_utf8(unseal(text)?).ok()?;
         let mut fields = body.splitn(6, '\0');
