@@ -78,7 +78,7 @@ pub struct SummaryRow<'a> {
 #[derive(Debug, Clone)]
 enum Cell {
     Count(u64),
-    Exact { n: u64, sum: i128 },
+    Exact { n: u64, sum: i256 },
     Float { n: u64, sum: f64, rest: f64 },
     Extreme { largest: bool, value: Option<Value> },
     ExactSpread { n: u64, sum: i256, squares: i256 },
@@ -130,7 +130,7 @@ impl Cell {
         match function {
             Function::Count => Self::Count(0),
             Function::Sum | Function::Avg if float => Self::Float { n: 0, sum: 0.0, rest: 0.0 },
-            Function::Sum | Function::Avg => Self::Exact { n: 0, sum: 0 },
+            Function::Sum | Function::Avg => Self::Exact { n: 0, sum: i256::ZERO },
             Function::Min => Self::Extreme { largest: false, value: None },
             Function::Max => Self::Extreme { largest: true, value: None },
             Function::Stddev if float => Self::FloatSpread { n: 0, mean: 0.0, squares: 0.0 },
@@ -157,13 +157,13 @@ impl Cell {
             (Self::Edge { latest, at: kept_at, value: kept }, value) => keep_edge(*latest, (kept_at, kept), at, value),
             (Self::Exact { n, sum }, value) => {
                 *n += 1;
-                *sum = sum.saturating_add(value.integer().unwrap_or(0));
+                *sum = sum.wrapping_add(i256::from_i128(value.integer().unwrap_or(0)));
             }
             (Self::ExactSpread { n, sum, squares }, value) => {
                 let x = i256::from_i128(value.integer().unwrap_or(0));
                 *n += 1;
                 *sum = sum.wrapping_add(x);
-                *squares = squares.wrapping_add(x.wrapping_mul(x));
+                *squares = add_squares(*squares, x.wrapping_mul(x));
             }
             _ => {}
         }
@@ -174,7 +174,7 @@ impl Cell {
             (Self::Count(n), Self::Count(m)) => *n += m,
             (Self::Exact { n, sum }, Self::Exact { n: m, sum: other }) => {
                 *n += m;
-                *sum = sum.saturating_add(*other);
+                *sum = sum.wrapping_add(*other);
             }
             (Self::Float { n, sum, rest }, Self::Float { n: m, sum: other, rest: other_rest }) => {
                 *n += m;
@@ -188,7 +188,7 @@ impl Cell {
             (Self::ExactSpread { n, sum, squares }, Self::ExactSpread { n: m, sum: other, squares: other_squares }) => {
                 *n += m;
                 *sum = sum.wrapping_add(*other);
-                *squares = squares.wrapping_add(*other_squares);
+                *squares = add_squares(*squares, *other_squares);
             }
             (Self::FloatSpread { n, mean, squares }, Self::FloatSpread { n: m, mean: other, squares: other_squares }) if *m > 0 => {
                 let (a, b) = (*n as f64, *m as f64);
@@ -215,9 +215,11 @@ impl Cell {
             Self::Exact { n: 0, .. } | Self::Float { n: 0, .. } => None,
             Self::Exact { n, sum } => {
                 let limit = pow10(PRECISION_MAX.into());
+                let fits = |n: &i128| -limit < *n && *n < limit;
+                let sum = sum.to_i128().filter(fits)?;
                 let avg_scale = (scale + AVG_DECIMALS).min(PRECISION_MAX as i8);
-                let result = if function == Function::Avg { divide(*sum, scale, (*n).into(), 0, avg_scale) } else { Some(*sum) };
-                result.filter(|r| -limit < *r && *r < limit && -limit < *sum && *sum < limit).map(Value::Decimal)
+                let result = if function == Function::Avg { divide(sum, scale, (*n).into(), 0, avg_scale) } else { Some(sum) };
+                result.filter(fits).map(Value::Decimal)
             }
             Self::Float { n, sum, rest } => {
                 let sum = sum + rest;
@@ -228,6 +230,11 @@ impl Cell {
             Self::FloatSpread { n, squares, .. } => (*n > 1).then(|| Value::Float((squares / (*n - 1) as f64).sqrt())),
         }
     }
+}
+
+/// Squares never fall, so a sum that has reached the limit of 256 bits stays there, and [`exact_stddev`] finds it too large.
+fn add_squares(squares: i256, more: i256) -> i256 {
+    squares.checked_add(more).unwrap_or(i256::MAX)
 }
 
 fn add_compensated(sum: &mut f64, rest: &mut f64, x: f64) {
@@ -262,7 +269,8 @@ fn exact_stddev(n: u64, sum: i256, squares: i256, scale: i8) -> Option<f64> {
 }
 
 /// Layout, version 1: count of aggregates, then per aggregate a tag (1 count, 2 exact, 3 float, 4 extreme, 5 exact spread, 6 float spread,
-/// 7 edge) and its fields in the order of the type; 256-bit numbers as 0 and a signed varint, or 1 and 32 bytes little endian.
+/// 7 edge, 8 exact with a sum beyond 128 bits) and its fields in the order of the type; 256-bit numbers as 0 and a signed varint, or 1
+/// and 32 bytes little endian, but the sum of tag 2 as a signed varint alone.
 impl StateValue for Cells {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -287,10 +295,16 @@ impl Cell {
         };
         match self {
             Self::Count(n) => tagged(out, 1, *n),
-            Self::Exact { n, sum } => {
-                tagged(out, 2, *n);
-                put_i(out, *sum);
-            }
+            Self::Exact { n, sum } => match sum.to_i128() {
+                Some(sum) => {
+                    tagged(out, 2, *n);
+                    put_i(out, sum);
+                }
+                None => {
+                    tagged(out, 8, *n);
+                    put_wide(out, *sum);
+                }
+            },
             Self::Float { n, sum, rest } => {
                 tagged(out, 3, *n);
                 put_f64(out, *sum);
@@ -323,12 +337,13 @@ impl Cell {
         let (tag, n) = (fields.u8()?, fields.u64()?);
         Ok(match tag {
             1 => Self::Count(n),
-            2 => Self::Exact { n, sum: fields.i()? },
+            2 => Self::Exact { n, sum: i256::from_i128(fields.i()?) },
             3 => Self::Float { n, sum: fields.f64()?, rest: fields.f64()? },
             4 => Self::Extreme { largest: n == 1, value: Value::read(fields)? },
             5 => Self::ExactSpread { n, sum: read_wide(fields)?, squares: read_wide(fields)? },
             6 => Self::FloatSpread { n, mean: fields.f64()?, squares: fields.f64()? },
             7 => Self::Edge { latest: n == 1, at: (fields.i64()?, fields.u64()?), value: Value::read(fields)? },
+            8 => Self::Exact { n, sum: read_wide(fields)? },
             tag => return Err(format!("it has an aggregate of the unknown kind {tag}")),
         })
     }

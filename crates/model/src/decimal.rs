@@ -1,6 +1,7 @@
 //! Exact decimals as scaled 128-bit integers: the value is `unscaled / 10^scale`, the same layout as Arrow's `Decimal128`.
 
 use crate::time::shorten;
+use arrow::datatypes::i256;
 
 /// The most digits a decimal can have.
 pub const PRECISION_MAX: u8 = 38;
@@ -115,23 +116,38 @@ pub fn write(out: &mut String, unscaled: i128, scale: i8) {
 /// result does not fit.
 pub fn divide(numerator: i128, numerator_scale: i8, denominator: i128, denominator_scale: i8, scale: i8) -> Option<i128> {
     let shift = i32::from(scale) + i32::from(denominator_scale) - i32::from(numerator_scale);
-    let (num, den) = if shift >= 0 {
-        (numerator.checked_mul(10i128.checked_pow(shift.unsigned_abs())?)?, denominator)
-    } else {
-        (numerator, denominator.checked_mul(10i128.checked_pow(shift.unsigned_abs())?)?)
+    let (up, down) = (10i128.checked_pow(shift.max(0).unsigned_abs())?, 10i128.checked_pow(shift.min(0).unsigned_abs())?);
+    let (Some(num), Some(den)) = (numerator.checked_mul(up), denominator.checked_mul(down)) else {
+        return divide_wide((numerator, up), (denominator, down));
     };
     if den == 0 {
         return None;
     }
     let (quotient, rest) = (num / den, num % den);
-    let twice = rest.unsigned_abs().checked_mul(2)?;
-    let up = match twice.cmp(&den.unsigned_abs()) {
+    // Both are below 2^127, so that twice the rest fits.
+    let up = match (2 * rest.unsigned_abs()).cmp(&den.unsigned_abs()) {
         std::cmp::Ordering::Less => false,
         std::cmp::Ordering::Equal => quotient % 2 != 0,
         std::cmp::Ordering::Greater => true,
     };
     let away = if (num < 0) == (den < 0) { 1 } else { -1 };
-    Some(if up { quotient + away } else { quotient })
+    within_38_digits(if up { quotient + away } else { quotient })
+}
+
+/// As [`divide`], for products that need more than 128 bits on the way to a result that does not.
+fn divide_wide(numerator: (i128, i128), denominator: (i128, i128)) -> Option<i128> {
+    let product = |(a, b): (i128, i128)| i256::from_i128(a).wrapping_mul(i256::from_i128(b));
+    let (num, den) = (product(numerator), product(denominator));
+    let (quotient, rest) = (num.checked_div(den)?, num.checked_rem(den)?);
+    let twice = rest.wrapping_abs().wrapping_mul(i256::from_i128(2));
+    let odd = quotient.to_i128()? % 2 != 0;
+    let away = if num.is_negative() == den.is_negative() { 1 } else { -1 };
+    let up = twice > den.wrapping_abs() || (twice == den.wrapping_abs() && odd);
+    within_38_digits(quotient.to_i128()?.checked_add(if up { away } else { 0 })?)
+}
+
+fn within_38_digits(n: i128) -> Option<i128> {
+    (n.unsigned_abs() < pow10(PRECISION_MAX.into()).unsigned_abs()).then_some(n)
 }
 
 /// The nearest float: for ratios and statistics only.

@@ -1,0 +1,4 @@
+//! Values against their definitions.
+#![allow(clippy::unwrap_used)]
+
+mod division;
