@@ -29,8 +29,17 @@ pub struct JournalConfig {
     pub max_record_bytes: usize,
     /// The largest commit, encoded. At most 256 MiB.
     pub max_commit_bytes: usize,
+    /// What one sync covers at most, beyond its first commit. Bounds how long a small commit waits behind others, and memory: one such
+    /// group gathers while the last is written.
+    pub group_bytes: usize,
+    /// Likewise, in commits.
+    pub group_commits: u64,
+    /// What is kept of a written group's buffer for the next.
+    pub spare_bytes: usize,
     /// Memory for the indexes of sealed segments that are being read.
     pub index_cache_bytes: usize,
+    /// Sealed segments kept open for reading, at most.
+    pub open_segments: usize,
 }
 
 /// When a commit is called done.
@@ -65,7 +74,11 @@ impl JournalConfig {
             retention: Retention::default(),
             max_record_bytes: 8 << 20,
             max_commit_bytes: 64 << 20,
+            group_bytes: 16 << 20,
+            group_commits: 4_096,
+            spare_bytes: 4 << 20,
             index_cache_bytes: 64 << 20,
+            open_segments: 256,
         }
     }
 
@@ -77,6 +90,9 @@ impl JournalConfig {
         if self.max_commit_bytes > COMMIT_BYTES_MAX {
             return refuse(format!("max_commit_bytes {} is more than {COMMIT_BYTES_MAX}", self.max_commit_bytes));
         }
+        if self.group_bytes > COMMIT_BYTES_MAX {
+            return refuse(format!("group_bytes {} is more than {COMMIT_BYTES_MAX}", self.group_bytes));
+        }
         if self.max_record_bytes > self.max_commit_bytes {
             return refuse(format!("max_record_bytes {} is more than max_commit_bytes {}", self.max_record_bytes, self.max_commit_bytes));
         }
@@ -86,4 +102,10 @@ impl JournalConfig {
     pub(crate) fn journal_dir(&self) -> PathBuf {
         self.dir.join("journal")
     }
+}
+
+/// Whether `than` has passed from `since` to `now`.
+pub(crate) fn is_older(since: AppendTime, now: AppendTime, than: Duration) -> bool {
+    let age = now.micros().saturating_sub(since.micros());
+    u64::try_from(age).is_ok_and(|age| Duration::from_micros(age) >= than)
 }

@@ -88,6 +88,15 @@ pub(crate) struct Place {
     pub position: u64,
 }
 
+/// What a frame says before its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    pub kind: FrameKind,
+    pub ends_commit: bool,
+    pub unsynced_bytes: u32,
+    pub commit: CommitHead,
+}
+
 /// A frame whose checksum is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
@@ -151,36 +160,19 @@ impl SegmentHeader {
 }
 
 /// Appends a frame to `into`; `write_body` appends its body.
-pub(crate) fn put_frame(
-    into: &mut Vec<u8>,
-    place: Place,
-    commit: CommitHead,
-    kind: FrameKind,
-    unsynced_bytes: u32,
-    write_body: impl FnOnce(&mut Vec<u8>),
-) {
+pub(crate) fn put_frame(into: &mut Vec<u8>, place: Place, head: FrameHead, write_body: impl FnOnce(&mut Vec<u8>)) {
     let start = into.len();
     into.extend_from_slice(&FRAME_MAGIC);
-    into.extend_from_slice(&[kind as u8, u8::from(matches!(kind, FrameKind::Checkpoint | FrameKind::Mark))]);
+    into.extend_from_slice(&[head.kind as u8, u8::from(head.ends_commit)]);
     into.extend_from_slice(&[0; 8]);
-    into.extend_from_slice(&unsynced_bytes.to_le_bytes());
-    into.extend_from_slice(&commit.sequence.to_le_bytes());
-    into.extend_from_slice(&commit.append_time.micros().to_le_bytes());
+    into.extend_from_slice(&head.unsynced_bytes.to_le_bytes());
+    into.extend_from_slice(&head.commit.sequence.to_le_bytes());
+    into.extend_from_slice(&head.commit.append_time.micros().to_le_bytes());
     write_body(into);
     let body_bytes = (into.len() - start - FRAME_HEAD_BYTES) as u32;
     into[start + 8..start + 12].copy_from_slice(&body_bytes.to_le_bytes());
-    seal_frame(&mut into[start..], place);
-}
-
-/// Marks the frame that starts at `start` as the last of its commit.
-pub(crate) fn end_commit(bytes: &mut [u8], place: Place) {
-    bytes[3] = 1;
-    seal_frame(bytes, place);
-}
-
-fn seal_frame(frame: &mut [u8], place: Place) {
-    let crc = frame_crc(frame, place);
-    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+    let crc = frame_crc(&into[start..], place);
+    into[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn frame_crc(frame: &[u8], place: Place) -> u32 {
@@ -325,7 +317,7 @@ mod tests {
     fn frame(kind: FrameKind, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut bytes = Vec::new();
         let commit = CommitHead { sequence: 7, append_time: AppendTime::from_micros(-2) };
-        put_frame(&mut bytes, PLACE, commit, kind, 5, body);
+        put_frame(&mut bytes, PLACE, FrameHead { kind, ends_commit: false, unsynced_bytes: 5, commit }, body);
         bytes
     }
 
@@ -385,10 +377,9 @@ mod tests {
         }
         assert_eq!(decode_progress(&body[body.len() - 23..]), Some(progress.to_vec()));
 
-        let mut batch = frame(FrameKind::Batch, |into| put_batch(into, &at("trades", 1), Offset(300), 2, b"rows"));
-        end_commit(&mut batch, PLACE);
+        let batch = frame(FrameKind::Batch, |into| put_batch(into, &at("trades", 1), Offset(300), 2, b"rows"));
         let decoded = decode_frame(&batch, PLACE).unwrap();
-        assert!(decoded.ends_commit && decoded.unsynced_bytes == 5 && decoded.commit.sequence == 7);
+        assert!(!decoded.ends_commit && decoded.unsynced_bytes == 5 && decoded.commit.sequence == 7);
         let want = Batch { topic: "trades", partition: 1, base_offset: 300, n_records: 2, records: b"rows" };
         assert_eq!(decode_batch(decoded.body), Some(want));
     }

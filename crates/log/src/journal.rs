@@ -1,51 +1,47 @@
 //! The embedded log: one journal on local disk for all topics, one writer, group commit.
 //!
-//! It spawns nothing. Of the threads that commit at the same time one leads: it writes what all of them brought in one write and
-//! one sync, while the next group gathers. Readers share files with the writer, but never see beyond the last whole group.
+//! It spawns nothing: commits are written by those who wait for them (committer.rs). Readers share files with the writer, but never see
+//! beyond the last group that is on disk.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mulgil_disk::{Disk, DiskError, DiskLock, failpoint};
+use mulgil_disk::{Disk, DiskError, DiskLock};
 use mulgil_model::ids::{Offset, TopicPartition};
 use mulgil_model::position::Position;
 use mulgil_model::time::AppendTime;
 use parking_lot::{Mutex, RwLock};
 
 use crate::chunk::ChunkBuilder;
-use crate::format::{FRAME_HEAD_BYTES, SegmentHeader};
-use crate::group::{GroupLimit, GroupQueue};
+use crate::committer::Committer;
 use crate::recover::{self, Access, Recovered};
-use crate::segment::{self, LoadedSegments};
-use crate::stage::{Stage, Staged};
-use crate::view::{Active, View};
+use crate::segment::LoadedSegments;
+use crate::view::View;
 use crate::watch::Bell;
-use crate::writer::{WriteError, Writer};
+use crate::writer::Writer;
 use crate::{
-    Chunk, Clock, Commit, Committed, Durability, JournalConfig, Log, LogError, LogResult, Opened, Owner, ReadLimit, Seek, Stats, Watch,
-    fetch,
+    Chunk, Clock, Commit, Committed, JournalConfig, Log, LogError, LogResult, Opened, Owner, ReadLimit, Seek, Stats, Ticket, Watch, fetch,
 };
 
-/// What one sync covers at most, beyond the first commit. Bounds the memory of the group and how long a small commit waits.
-const GROUP_LIMIT: GroupLimit = GroupLimit { jobs: 4096, weight: 16 << 20 };
-/// What a frame takes beyond its rows or names, at most.
-const FRAME_EXTRA_BYTES: usize = FRAME_HEAD_BYTES + 32;
+/// What those who commit and those who read share.
+pub(crate) struct Shared {
+    pub config: JournalConfig,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub view: RwLock<View>,
+    pub loaded: LoadedSegments,
+    pub bell: Arc<Bell>,
+    pub stats: Mutex<Stats>,
+    poisoned: OnceLock<Arc<str>>,
+}
 
 pub struct Journal {
-    pub(crate) config: JournalConfig,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) clock: Clock,
-    pub(crate) view: RwLock<View>,
-    pub(crate) loaded: LoadedSegments,
+    pub(crate) shared: Arc<Shared>,
     /// Held while retention removes files, so that it removes them in order.
     pub(crate) retaining: Mutex<()>,
     /// None when the journal is only read.
-    writer: Option<Mutex<Writer>>,
-    queue: GroupQueue<Commit, LogResult<Committed>>,
-    bell: Arc<Bell>,
-    stats: Mutex<Stats>,
-    poisoned: OnceLock<Arc<str>>,
-    /// Last, so that the files are closed before another process may open them.
+    committer: Option<Arc<Committer>>,
+    /// Last, so that everything is on disk before another process may open the journal.
     _lock: Option<Box<dyn DiskLock>>,
 }
 
@@ -90,26 +86,36 @@ impl Journal {
             writer.mark(clock())?;
             view.set_active_bytes(writer.position);
         }
-        let journal = Self {
-            loaded: LoadedSegments::new(Arc::clone(&disk), config.index_cache_bytes, is_writable),
+        let shared = Arc::new(Shared {
+            loaded: LoadedSegments::new(Arc::clone(&disk), &config, is_writable),
             config,
             disk,
             clock,
             view: RwLock::new(view),
-            retaining: Mutex::new(()),
-            writer: is_writable.then(|| Mutex::new(writer)),
-            queue: GroupQueue::new(GROUP_LIMIT),
             bell: Arc::default(),
             stats: Mutex::default(),
             poisoned: OnceLock::new(),
-            _lock: lock,
-        };
+        });
+        let committer = is_writable.then(|| Arc::new(Committer::new(Arc::clone(&shared), writer)));
+        let journal = Self { shared, retaining: Mutex::new(()), committer, _lock: lock };
         Ok((journal, opened))
+    }
+
+    /// Both steps of a commit in one: durable when it returns.
+    pub fn commit(&self, commit: Commit) -> LogResult<Committed> {
+        self.begin(commit)?.wait()
+    }
+
+    /// Makes begun commits durable although nobody waits for them: takes up one group, or waits up to `timeout` for one. Says whether there
+    /// was one. For a thread of the binary that calls it in a loop, so that whoever begins commits can go on while the disk works; without
+    /// one the journal does the same, when somebody waits.
+    pub fn drive(&self, timeout: Duration) -> bool {
+        self.committer.as_ref().is_some_and(|committer| committer.drive(timeout))
     }
 
     /// All partitions, by topic and number.
     pub fn topics(&self) -> Vec<PartitionInfo> {
-        let view = self.view.read();
+        let view = self.shared.view.read();
         let info = |end: &crate::format::PartitionEnd| {
             let no = view.ledger.number(&end.at)?;
             let (first, bytes) = (Offset(view.first_offset(no)), view.partition_bytes(no));
@@ -121,162 +127,41 @@ impl Journal {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = self.stats.lock().clone();
-        let view = self.view.read();
-        stats.n_waiting = self.queue.n_waiting();
+        let mut stats = self.shared.stats.lock().clone();
+        if let Some(committer) = &self.committer {
+            committer.add_stats(&mut stats);
+        }
+        (stats.open_segments, stats.index_cache_bytes) = self.shared.loaded.size();
+        let view = self.shared.view.read();
         stats.n_segments = view.sealed.len() + 1;
         stats.journal_bytes = view.bytes();
-        stats.poisoned = self.poisoned.get().cloned();
+        stats.active_index_bytes = view.active.index.size_bytes();
+        (stats.n_partitions, stats.n_progress) = (view.ledger.n_partitions(), view.ledger.n_progress());
+        stats.poisoned = self.shared.poisoned.get().cloned();
         stats
     }
 
-    /// Makes everything durable that relaxed durability has not yet.
+    /// Makes everything durable: what was begun and what relaxed durability has left to the system.
     pub fn flush(&self) -> LogResult<()> {
-        self.check_alive()?;
-        let Some(writer) = &self.writer else { return Ok(()) };
-        let mut writer = writer.lock();
-        if writer.synced < writer.position { self.sync(&mut writer).map_err(|error| self.poison(&error)) } else { Ok(()) }
-    }
-
-    /// Refuses what can be refused without knowing anybody else's commit; gives the size otherwise.
-    fn check_size(&self, commit: &Commit) -> LogResult<usize> {
-        let max_bytes = self.config.max_record_bytes;
-        if let Some(append) = commit.appends.iter().find(|append| append.records.largest_bytes() > max_bytes) {
-            let size_bytes = append.records.largest_bytes();
-            return Err(LogError::RecordTooLarge { to: append.to.clone(), size_bytes, max_bytes });
-        }
-        let of_append = |append: &crate::Append| {
-            append.records.size_bytes() + append.records.n_blocks() * (FRAME_EXTRA_BYTES + append.to.topic.as_str().len())
-        };
-        let of_advance =
-            |advance: &crate::Advance| FRAME_EXTRA_BYTES + advance.owner.as_str().len() + advance.partition.topic.as_str().len();
-        let size_bytes = commit.appends.iter().map(of_append).chain(commit.progress.iter().map(of_advance)).sum();
-        let max_bytes = self.config.max_commit_bytes;
-        if size_bytes > max_bytes { Err(LogError::CommitTooLarge { size_bytes, max_bytes }) } else { Ok(size_bytes) }
-    }
-
-    /// Writes a group, as its leader. Every commit gets its answer.
-    fn write_group(&self, writer: &Mutex<Writer>, commits: Vec<Commit>) -> Vec<LogResult<Committed>> {
-        let n = commits.len();
-        let mut writer = writer.lock();
-        let result = self.check_alive().and_then(|()| self.begin_segment_if_due(&mut writer)).and_then(|()| {
-            let append_time = writer.append_time((self.clock)());
-            let view = self.view.read();
-            let buffer = std::mem::take(&mut writer.buffer);
-            let mut stage = Stage::new(&view.ledger, writer.stage_at(append_time), buffer);
-            let answers: Vec<_> = commits.into_iter().map(|commit| stage.add(commit)).collect();
-            let (frames, staged) = stage.finish();
-            drop(view);
-            // What one commit was told may rest on another of its group, so they fail together.
-            self.write_frames(&mut writer, frames, staged, append_time).map(|()| answers)
-        });
-        let answers = result.unwrap_or_else(|error| vec![Err(error); n]);
-        let mut stats = self.stats.lock();
-        stats.n_groups += 1;
-        stats.n_refused += answers.iter().filter(|answer| answer.is_err()).count() as u64;
-        answers
-    }
-
-    fn write_frames(&self, writer: &mut Writer, frames: Vec<u8>, staged: Staged, append_time: AppendTime) -> LogResult<()> {
-        if frames.is_empty() {
-            writer.keep_buffer(frames);
-            return Ok(());
-        }
-        writer.append(&frames).map_err(|error| match error {
-            WriteError::Full(error) => LogError::from(error),
-            WriteError::Unknown(error) => self.poison(&error),
-        })?;
-        if self.is_sync_due(writer) {
-            self.sync(writer).map_err(|error| self.poison(&error))?;
-        }
-        writer.next_sequence += staged.n_commits;
-        writer.last_append = append_time;
-        {
-            let mut stats = self.stats.lock();
-            stats.n_commits += staged.n_commits;
-            stats.n_records += staged.n_records;
-            stats.written_bytes += frames.len() as u64;
-            stats.unsynced_bytes = writer.position - writer.synced;
-        }
-        self.view.write().apply(staged, frames.len() as u64);
-        writer.keep_buffer(frames);
-        self.bell.ring();
-        Ok(())
-    }
-
-    fn is_sync_due(&self, writer: &Writer) -> bool {
-        match self.config.durability {
-            Durability::Fsync => true,
-            Durability::Relaxed { flush_every } => is_older(writer.last_sync, (self.clock)(), flush_every),
-        }
-    }
-
-    fn sync(&self, writer: &mut Writer) -> Result<(), DiskError> {
-        let began = (self.clock)();
-        writer.sync(began)?;
-        let took = (self.clock)().micros().saturating_sub(began.micros());
-        let mut stats = self.stats.lock();
-        stats.count_sync(u64::try_from(took).unwrap_or(0));
-        stats.unsynced_bytes = 0;
-        Ok(())
-    }
-
-    fn begin_segment_if_due(&self, writer: &mut Writer) -> LogResult<()> {
-        let now = writer.append_time((self.clock)());
-        let is_old = is_older(writer.segment_started, now, self.config.segment_age);
-        let is_empty = writer.next_sequence == writer.segment;
-        if is_empty || !(is_old || writer.position >= self.config.segment_bytes) {
-            return Ok(());
-        }
-        if writer.synced < writer.position {
-            self.sync(writer).map_err(|error| self.poison(&error))?;
-        }
-        let header = SegmentHeader { first_sequence: writer.next_sequence, previous: Some(writer.segment), started: now };
-        let created = segment::create(&*self.disk, &self.config.journal_dir(), header, &self.view.read().ledger);
-        let (segment, file) = created.map_err(|error| if error.is_full() { error.into() } else { self.poison(&error) })?;
-        failpoint::here("log.segment-begun");
-        writer.move_to(Arc::clone(&file), now, segment.bytes);
-        let active = Active { segment: Arc::new(segment), file, index: Default::default() };
-        let sealed = {
-            let mut view = self.view.write();
-            let sealed = std::mem::replace(&mut view.active, active);
-            view.sealed.push_back(Arc::clone(&sealed.segment));
-            sealed
-        };
-        self.loaded.seal(&sealed.segment, sealed.file, sealed.index);
-        Ok(())
+        self.shared.check_alive()?;
+        self.committer.as_ref().map_or(Ok(()), |committer| committer.flush())
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
-        self.writer.is_none()
-    }
-
-    pub(crate) fn check_alive(&self) -> LogResult<()> {
-        match self.poisoned.get() {
-            Some(reason) => Err(LogError::Poisoned { reason: Arc::clone(reason) }),
-            None => Ok(()),
-        }
-    }
-
-    /// Nothing that was written since the last sync can be trusted any more, and a second sync could claim success for nothing.
-    fn poison(&self, error: &DiskError) -> LogError {
-        let reason = Arc::clone(self.poisoned.get_or_init(|| error.to_string().into()));
-        tracing::error!(%reason, "the journal stops: it cannot make commits durable");
-        self.bell.ring();
-        LogError::Poisoned { reason }
+        self.committer.is_none()
     }
 
     /// Reads on from one segment, once.
     fn read_segment(&self, at: &TopicPartition, into: &mut ChunkBuilder) -> LogResult<Step> {
         let (from, room) = (into.next_offset(), into.room());
         let share = {
-            let view = self.view.read();
+            let view = self.shared.view.read();
             let Some(no) = view.readable(at, Offset(from))? else { return Ok(Step::AtEnd) };
             view.share(no, from, |entries, end| fetch::select(entries, from, end, room))
         };
         let (file, entries) = match share.active {
             Some(active) => active,
-            None => match self.loaded.get(&share.segment) {
+            None => match self.shared.loaded.get(&share.segment) {
                 Ok(loaded) => (Arc::clone(&loaded.file), fetch::select(loaded.index.of(share.no), from, share.end, room)),
                 Err(LogError::Disk(error)) if error.is_missing() && self.is_removed(share.segment.header.first_sequence) => {
                     return Ok(Step::Again);
@@ -293,12 +178,12 @@ impl Journal {
 
     /// Retention was faster than a read.
     fn is_removed(&self, segment: u64) -> bool {
-        self.view.read().segments().next().is_some_and(|first| first.header.first_sequence > segment)
+        self.shared.view.read().segments().next().is_some_and(|first| first.header.first_sequence > segment)
     }
 
     fn seek_time(&self, at: &TopicPartition, time: AppendTime) -> LogResult<Offset> {
         let (segment, no, end) = {
-            let view = self.view.read();
+            let view = self.shared.view.read();
             let Some(no) = view.ledger.number(at) else { return Ok(Offset::ZERO) };
             let i = view.index_at(time);
             let end = view.end_in(i, no);
@@ -307,7 +192,34 @@ impl Journal {
                 None => return Ok(first_at(view.active.index.of(no), time, end)),
             }
         };
-        Ok(first_at(self.loaded.get(&segment)?.index.of(no), time, end))
+        Ok(first_at(self.shared.loaded.get(&segment)?.index.of(no), time, end))
+    }
+}
+
+impl Shared {
+    pub fn check_alive(&self) -> LogResult<()> {
+        match self.poisoned.get() {
+            Some(reason) => Err(LogError::Poisoned { reason: Arc::clone(reason) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing that was written since the last sync can be trusted any more, and a second sync could claim success for nothing.
+    pub fn poison(&self, error: &DiskError) -> LogError {
+        let reason = Arc::clone(self.poisoned.get_or_init(|| error.to_string().into()));
+        tracing::error!(%reason, "the journal stops: it cannot make commits durable");
+        self.bell.ring();
+        LogError::Poisoned { reason }
+    }
+
+    pub fn sync(&self, writer: &mut Writer) -> Result<(), DiskError> {
+        let began = (self.clock)();
+        writer.sync(began)?;
+        let took = (self.clock)().micros().saturating_sub(began.micros());
+        let mut stats = self.stats.lock();
+        stats.count_sync(u64::try_from(took).unwrap_or(0));
+        stats.unsynced_bytes = 0;
+        Ok(())
     }
 }
 
@@ -321,22 +233,15 @@ fn first_at(entries: &[crate::index::Entry], time: AppendTime, end: u64) -> Offs
     Offset(entries.get(i).map_or(end, |entry| entry.base_offset))
 }
 
-pub(crate) fn is_older(since: AppendTime, now: AppendTime, than: Duration) -> bool {
-    let age = now.micros().saturating_sub(since.micros());
-    u64::try_from(age).is_ok_and(|age| Duration::from_micros(age) >= than)
-}
-
 impl Log for Journal {
-    fn commit(&self, commit: Commit) -> LogResult<Committed> {
-        self.check_alive()?;
-        let writer = self.writer.as_ref().ok_or(LogError::ReadOnly)?;
-        let size = self.check_size(&commit).inspect_err(|_| self.stats.lock().n_refused += 1)?;
-        self.queue.submit(commit, size, |commits| self.write_group(writer, commits))
+    fn begin(&self, commit: Commit) -> LogResult<Ticket> {
+        self.shared.check_alive()?;
+        self.committer.as_ref().ok_or(LogError::ReadOnly)?.begin(commit)
     }
 
     fn read(&self, at: &TopicPartition, from: Offset, limit: ReadLimit) -> LogResult<Chunk> {
-        self.check_alive()?;
-        self.view.read().readable(at, from)?;
+        self.shared.check_alive()?;
+        self.shared.view.read().readable(at, from)?;
         let mut chunk = ChunkBuilder::new(from, limit);
         while !chunk.is_full() {
             match self.read_segment(at, &mut chunk)? {
@@ -348,34 +253,32 @@ impl Log for Journal {
     }
 
     fn progress(&self, owner: &Owner, at: &TopicPartition) -> LogResult<Option<Position>> {
-        self.check_alive()?;
-        Ok(self.view.read().ledger.position(owner, at))
+        self.shared.check_alive()?;
+        Ok(self.shared.view.read().ledger.position(owner, at))
     }
 
     fn seek(&self, at: &TopicPartition, to: Seek) -> LogResult<Offset> {
-        self.check_alive()?;
+        self.shared.check_alive()?;
         match to {
             Seek::First => {
-                let view = self.view.read();
+                let view = self.shared.view.read();
                 Ok(Offset(view.ledger.number(at).map_or(0, |no| view.first_offset(no))))
             }
-            Seek::Next => Ok(Offset(self.view.read().ledger.next_offset(at))),
+            Seek::Next => Ok(Offset(self.shared.view.read().ledger.next_offset(at))),
             Seek::AppendedAt(time) => self.seek_time(at, time),
         }
     }
 
     fn watch(&self) -> Watch {
-        self.bell.watch()
+        self.shared.bell.watch()
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.check_alive().is_err() {
-            return;
-        }
-        if let Some(writer) = &mut self.writer
-            && let Err(error) = writer.get_mut().mark((self.clock)())
+        let Some(committer) = &self.committer else { return };
+        if self.shared.check_alive().is_ok()
+            && let Err(error) = committer.close()
         {
             tracing::warn!(%error, "the journal could not be closed in order; the next start looks at its end more closely");
         }
@@ -384,6 +287,12 @@ impl Drop for Journal {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("dir", &self.config.dir).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Journal").field("dir", &self.shared.config.dir).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
     }
 }

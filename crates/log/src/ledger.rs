@@ -68,6 +68,10 @@ impl Ledger {
         self.progress.get(owner)?.get(at).copied()
     }
 
+    pub fn n_partitions(&self) -> usize {
+        self.ends.len()
+    }
+
     pub fn n_progress(&self) -> usize {
         self.n_progress
     }

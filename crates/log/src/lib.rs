@@ -3,6 +3,7 @@
 
 mod commit;
 mod error;
+mod ticket;
 
 mod chunk;
 mod records;
@@ -11,9 +12,11 @@ mod watch;
 mod config;
 mod journal;
 
+mod committer;
+mod tail;
+
 mod fetch;
 mod format;
-mod group;
 mod index;
 mod ledger;
 mod recover;
@@ -21,7 +24,6 @@ mod replay;
 mod retain;
 mod scan;
 mod segment;
-mod stage;
 mod stats;
 mod varint;
 mod verify;
@@ -38,6 +40,7 @@ pub use records::{BLOCK_BYTES, Headers, RecordRef, Records, RecordsBuilder};
 pub use recover::{Opened, Repaired};
 pub use retain::Retained;
 pub use stats::{SYNC_BUCKETS_US, Stats};
+pub use ticket::Ticket;
 pub use verify::{Damage, Verified, Verifying, verify};
 pub use watch::Watch;
 
@@ -46,12 +49,16 @@ use mulgil_model::position::Position;
 
 /// The log as everything else sees it: embedded ([`Journal`]) or, later, Kafka.
 ///
-/// Calls may come from any thread at any time. Rows of one partition keep the order of the `commit` calls that appended them. Nothing
+/// Calls may come from any thread at any time. Rows of one partition keep the order of the `begin` calls that appended them. Nothing
 /// is retried inside: [`LogError::is_retriable`] says which failures the caller may try again, and a commit that failed so has not
 /// happened. After [`LogError::Poisoned`] only a restart helps; whether the commit happened is then told by `progress`.
 pub trait Log: Send + Sync {
-    /// Appends rows and records progress, all or nothing, durable before it returns. Blocks for about one disk sync.
-    fn commit(&self, commit: Commit) -> LogResult<Committed>;
+    /// Gives a commit its place: the offsets of its rows, behind all that was begun before; its progress is checked there. It has not happened
+    /// yet: readers see it when [`Ticket::wait`] says that it is durable. Many may be in flight. Blocks only when too many are.
+    ///
+    /// When one fails, all that stand behind it fail with the same error. Until each of their tickets was waited for or dropped, nothing new
+    /// is begun, so that nothing overtakes what failed: wait for all of your tickets, then begin again from the first that failed.
+    fn begin(&self, commit: Commit) -> LogResult<Ticket>;
 
     /// Rows from `from` on, committed ones only, in order, without holes. Empty when there is nothing yet, never otherwise.
     fn read(&self, at: &TopicPartition, from: Offset, limit: ReadLimit) -> LogResult<Chunk>;
@@ -64,4 +71,12 @@ pub trait Log: Send + Sync {
 
     /// Wakes after commits, so that a reader at the end need not poll.
     fn watch(&self) -> Watch;
+}
+
+impl dyn Log + '_ {
+    /// Both steps of a commit in one: appends rows and records progress, all or nothing, durable before it returns. Blocks for about one
+    /// disk sync.
+    pub fn commit(&self, commit: Commit) -> LogResult<Committed> {
+        self.begin(commit)?.wait()
+    }
 }

@@ -12,6 +12,7 @@ use crate::format::SegmentHeader;
 use crate::ledger::Ledger;
 use crate::replay::{self, Depth, Replayed, Stop};
 use crate::segment::{self, Segment};
+use crate::tail::SegmentStart;
 use crate::view::{Active, View};
 use crate::writer::Writer;
 use crate::{JournalConfig, LogError, LogResult};
@@ -99,8 +100,9 @@ fn begin(disk: &dyn Disk, dir: &Path, access: Access, now: AppendTime) -> LogRes
         return Err(LogError::Config { reason: format!("there is no journal in {}", dir.display()) });
     }
     let header = SegmentHeader { first_sequence: 0, previous: None, started: now };
-    let start = Ledger::default();
-    let (segment, file) = segment::create(disk, dir, header, &start)?;
+    let ledger = Ledger::default();
+    let start = SegmentStart { header, bytes: segment::start_bytes(header, &ledger) };
+    let (segment, file) = segment::create(disk, dir, &start, &ledger)?;
     let replayed = replay::replay(&file, 0, segment.bytes, Depth::Frames, &mut |_| {}).map_err(segment::replay_error(&segment.path))?;
     Ok(assemble(dir, VecDeque::new(), Replayed { is_marked: true, ..replayed }, file, None, now))
 }
@@ -165,7 +167,6 @@ fn assemble(
         last_append: last.last_append,
         last_sync: now,
         is_unmarked: !last.is_marked,
-        buffer: Vec::new(),
     };
     let view = View { ledger: last.ledger, sealed, active: Active { segment, file, index: last.index } };
     let opened = Opened {

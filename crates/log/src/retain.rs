@@ -5,8 +5,9 @@ use std::sync::Arc;
 use mulgil_disk::{DiskResult, failpoint};
 use mulgil_model::ids::{Offset, TopicPartition};
 
+use crate::config::is_older;
 use crate::format::PartitionEnd;
-use crate::journal::{Journal, is_older};
+use crate::journal::Journal;
 use crate::segment::Segment;
 use crate::view::View;
 use crate::{LogError, LogResult};
@@ -33,7 +34,7 @@ impl Journal {
     /// Removes sealed segments while [`crate::Retention`] is exceeded, but only those whose rows are all below `floor`: the first
     /// offset of a partition that must stay. Progress is never removed. Call it now and then; the journal does not by itself.
     pub fn retain(&self, floor: &dyn Fn(&TopicPartition) -> Offset) -> LogResult<Retained> {
-        self.check_alive()?;
+        self.shared.check_alive()?;
         if self.is_read_only() {
             return Err(LogError::ReadOnly);
         }
@@ -66,7 +67,7 @@ impl Journal {
 
     /// The segment that is to go next, with the end of each partition that has rows in it.
     fn oldest_due(&self) -> Option<(Arc<Segment>, Vec<End>)> {
-        let view = self.view.read();
+        let view = self.shared.view.read();
         let oldest = view.sealed.front().filter(|_| self.is_due(&view))?;
         let end_here = |end: &PartitionEnd| {
             let no = view.ledger.number(&end.at)?;
@@ -77,19 +78,20 @@ impl Journal {
     }
 
     fn is_due(&self, view: &View) -> bool {
-        let too_large = self.config.retention.bytes.is_some_and(|max| view.bytes() > max);
+        let too_large = self.shared.config.retention.bytes.is_some_and(|max| view.bytes() > max);
         // The youngest row of a segment is no younger than the start of the next.
         let sealed_at = view.segments().nth(1).map(|following| following.header.started);
-        let too_old = self.config.retention.time.zip(sealed_at).is_some_and(|(max, sealed)| is_older(sealed, (self.clock)(), max));
+        let too_old =
+            self.shared.config.retention.time.zip(sealed_at).is_some_and(|(max, sealed)| is_older(sealed, (self.shared.clock)(), max));
         too_large || too_old
     }
 
     /// First out of sight, then off the disk; back in sight if that fails, so that nothing behind it goes before it does.
     fn remove(&self, segment: &Arc<Segment>) -> LogResult<()> {
-        self.view.write().sealed.pop_front();
-        self.loaded.forget(segment);
+        self.shared.view.write().sealed.pop_front();
+        self.shared.loaded.forget(segment);
         if let Err(error) = self.remove_files(segment) {
-            self.view.write().sealed.push_front(Arc::clone(segment));
+            self.shared.view.write().sealed.push_front(Arc::clone(segment));
             return Err(error.into());
         }
         Ok(())
@@ -97,13 +99,13 @@ impl Journal {
 
     /// Synced one by one: after a crash the removed segments are the first ones, without a hole.
     fn remove_files(&self, segment: &Segment) -> DiskResult<()> {
-        match self.disk.remove(&segment.index_path()) {
+        match self.shared.disk.remove(&segment.index_path()) {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
         failpoint::here("log.retention");
-        self.disk.remove(&segment.path)?;
+        self.shared.disk.remove(&segment.path)?;
         failpoint::here("log.retained");
-        self.disk.sync_dir(&self.config.journal_dir())
+        self.shared.disk.sync_dir(&self.shared.config.journal_dir())
     }
 }

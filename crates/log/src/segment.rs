@@ -7,16 +7,15 @@ use std::sync::Arc;
 use mulgil_disk::{Disk, DiskError, DiskFile, OpenMode};
 use parking_lot::Mutex;
 
-use crate::format::{self, CommitHead, FrameKind, HEADER_BYTES, Place, SegmentHeader};
+use crate::format::{self, CommitHead, FrameHead, FrameKind, HEADER_BYTES, Place, SegmentHeader};
 use crate::index::SegmentIndex;
 use crate::ledger::{Ledger, PartitionNo};
 use crate::replay::{self, Depth, ReplayError, Stop};
-use crate::{LogError, LogResult};
+use crate::tail::SegmentStart;
+use crate::{JournalConfig, LogError, LogResult};
 
 pub(crate) const SEGMENT_ENDING: &str = "log";
 pub(crate) const INDEX_ENDING: &str = "idx";
-/// Sealed segments kept open with their index, at most, whatever their size.
-const MAX_LOADED: usize = 256;
 
 /// What is always in memory of a segment: 16 bytes for each partition that existed when it began.
 #[derive(Debug, Clone)]
@@ -64,19 +63,20 @@ pub(crate) fn sequence_of(name: &str) -> Option<u64> {
     (stem.len() == 20).then(|| stem.parse().ok()).flatten()
 }
 
-/// Makes a segment that holds its header and checkpoint; it appears whole or not at all.
-pub(crate) fn create(
-    disk: &dyn Disk,
-    dir: &Path,
-    header: SegmentHeader,
-    start: &Ledger,
-) -> Result<(Segment, Arc<dyn DiskFile>), DiskError> {
+/// A segment's header and checkpoint.
+pub(crate) fn start_bytes(header: SegmentHeader, start: &Ledger) -> Vec<u8> {
     let mut bytes = header.encode().to_vec();
     let place = Place { segment: header.first_sequence, position: HEADER_BYTES as u64 };
-    let head = CommitHead { sequence: header.first_sequence, append_time: header.started };
-    format::put_frame(&mut bytes, place, head, FrameKind::Checkpoint, 0, |into| start.put_checkpoint(into));
-    let segment = Segment::new(dir, header, bytes.len() as u64, start);
-    mulgil_disk::write_atomic(disk, &segment.path, &bytes)?;
+    let commit = CommitHead { sequence: header.first_sequence, append_time: header.started };
+    let head = FrameHead { kind: FrameKind::Checkpoint, ends_commit: true, unsynced_bytes: 0, commit };
+    format::put_frame(&mut bytes, place, head, |into| start.put_checkpoint(into));
+    bytes
+}
+
+/// Makes a segment of its header and checkpoint; it appears whole or not at all. `at` is what the checkpoint was made of.
+pub(crate) fn create(disk: &dyn Disk, dir: &Path, start: &SegmentStart, at: &Ledger) -> Result<(Segment, Arc<dyn DiskFile>), DiskError> {
+    let segment = Segment::new(dir, start.header, start.bytes.len() as u64, at);
+    mulgil_disk::write_atomic(disk, &segment.path, &start.bytes)?;
     let file = disk.open(&segment.path, OpenMode::Append)?;
     Ok((segment, file))
 }
@@ -101,6 +101,7 @@ pub(crate) struct Loaded {
 pub(crate) struct LoadedSegments {
     disk: Arc<dyn Disk>,
     max_bytes: usize,
+    max_open: usize,
     /// An index that had to be rebuilt is written down, unless the journal is only read.
     writes_indexes: bool,
     /// The most recently used first.
@@ -108,8 +109,15 @@ pub(crate) struct LoadedSegments {
 }
 
 impl LoadedSegments {
-    pub fn new(disk: Arc<dyn Disk>, max_bytes: usize, writes_indexes: bool) -> Self {
-        Self { disk, max_bytes, writes_indexes, recent: Mutex::new(VecDeque::new()) }
+    pub fn new(disk: Arc<dyn Disk>, config: &JournalConfig, writes_indexes: bool) -> Self {
+        let (max_bytes, max_open) = (config.index_cache_bytes, config.open_segments);
+        Self { disk, max_bytes, max_open, writes_indexes, recent: Mutex::new(VecDeque::new()) }
+    }
+
+    /// How many there are, and the bytes of their indexes.
+    pub fn size(&self) -> (usize, usize) {
+        let recent = self.recent.lock();
+        (recent.len(), recent.iter().map(|(_, loaded)| loaded.index.size_bytes()).sum())
     }
 
     pub fn get(&self, segment: &Segment) -> LogResult<Arc<Loaded>> {
@@ -146,7 +154,7 @@ impl LoadedSegments {
         let mut bytes = 0;
         let fits = |(i, (_, loaded)): &(usize, &(u64, Arc<Loaded>))| {
             bytes += loaded.index.size_bytes();
-            *i == 0 || (*i < MAX_LOADED && bytes <= self.max_bytes)
+            *i == 0 || (*i < self.max_open && bytes <= self.max_bytes)
         };
         let n = recent.iter().enumerate().take_while(fits).count();
         recent.truncate(n);

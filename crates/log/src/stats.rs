@@ -20,8 +20,24 @@ pub struct Stats {
     pub sync_us_max: u64,
     /// Counts of syncs, not cumulative; see [`SYNC_BUCKETS_US`].
     pub sync_us_histogram: [u64; SYNC_BUCKETS_US.len() + 1],
-    /// Now: commits that wait to be taken up.
+    /// Now: commits in the open group, which wait to be taken up. At most [`crate::JournalConfig::group_commits`].
     pub n_waiting: usize,
+    /// Now: commits that were begun and are not settled, those that wait included.
+    pub n_in_flight: usize,
+    /// Now: bytes of those commits. At most twice [`crate::JournalConfig::group_bytes`], and two commits.
+    pub group_bytes: usize,
+    /// Now: the buffer kept for the next group. At most [`crate::JournalConfig::spare_bytes`].
+    pub spare_bytes: usize,
+    /// Now: indexes of sealed segments in memory. At most [`crate::JournalConfig::index_cache_bytes`], and one index.
+    pub index_cache_bytes: usize,
+    /// Now: sealed segments that are open for reading. At most [`crate::JournalConfig::open_segments`].
+    pub open_segments: usize,
+    /// Now: the index of the segment that is written to, 24 bytes for each batch in it.
+    pub active_index_bytes: usize,
+    /// Now: at most [`crate::MAX_PARTITIONS`].
+    pub n_partitions: usize,
+    /// Now: at most [`crate::MAX_PROGRESS`].
+    pub n_progress: usize,
     /// Now: segments on disk.
     pub n_segments: usize,
     /// Now: bytes of all segments.

@@ -48,8 +48,8 @@ pub fn verify(config: &JournalConfig, disk: &dyn Disk, on_progress: &mut dyn FnM
 impl Journal {
     /// Verifies everything that is committed at this moment, while commits go on.
     pub fn verify(&self, on_progress: &mut dyn FnMut(Verifying)) -> LogResult<Verified> {
-        let segments = self.view.read().segments().map(|segment| (segment.header.first_sequence, segment.bytes)).collect();
-        Verification::new(&*self.disk, &self.config.journal_dir(), segments, on_progress).run()
+        let segments = self.shared.view.read().segments().map(|segment| (segment.header.first_sequence, segment.bytes)).collect();
+        Verification::new(&*self.shared.disk, &self.shared.config.journal_dir(), segments, on_progress).run()
     }
 }
 

@@ -10,7 +10,7 @@ use mulgil_model::time::AppendTime;
 use crate::index::{Entry, SegmentIndex};
 use crate::ledger::{Ledger, PartitionNo};
 use crate::segment::Segment;
-use crate::stage::Staged;
+use crate::tail::Staged;
 use crate::{LogError, LogResult};
 
 #[derive(Debug)]

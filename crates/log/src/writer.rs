@@ -5,8 +5,7 @@ use std::sync::Arc;
 use mulgil_disk::{DiskError, DiskFile, failpoint};
 use mulgil_model::time::AppendTime;
 
-use crate::format::{self, CommitHead, FrameKind, Place};
-use crate::stage::StageAt;
+use crate::format::{self, CommitHead, FrameHead, FrameKind, Place};
 
 /// The end of the last segment. Belongs to whoever leads a group.
 #[derive(Debug)]
@@ -23,8 +22,6 @@ pub(crate) struct Writer {
     pub last_sync: AppendTime,
     /// Something was committed since the segment began or a mark was written.
     pub is_unmarked: bool,
-    /// Reused from group to group.
-    pub buffer: Vec<u8>,
 }
 
 /// What is left of a failed write.
@@ -36,19 +33,7 @@ pub(crate) enum WriteError {
     Unknown(DiskError),
 }
 
-/// A buffer that grew beyond this for one large group is not kept.
-const BUFFER_BYTES: usize = 4 << 20;
-
 impl Writer {
-    /// The time of a commit that is made now; never earlier than the one before.
-    pub fn append_time(&self, now: AppendTime) -> AppendTime {
-        now.max(self.last_append)
-    }
-
-    pub fn stage_at(&self, append_time: AppendTime) -> StageAt {
-        StageAt { segment: self.segment, position: self.position, synced: self.synced, next_sequence: self.next_sequence, append_time }
-    }
-
     /// Writes whole commits at the end.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), WriteError> {
         failpoint::here("log.before-write");
@@ -102,9 +87,10 @@ impl Writer {
             return Ok(());
         }
         let mut frame = Vec::new();
-        let head = CommitHead { sequence: self.next_sequence, append_time: self.last_append };
+        let commit = CommitHead { sequence: self.next_sequence, append_time: self.last_append };
         let place = Place { segment: self.segment, position: self.position };
-        format::put_frame(&mut frame, place, head, FrameKind::Mark, 0, |_| {});
+        let head = FrameHead { kind: FrameKind::Mark, ends_commit: true, unsynced_bytes: 0, commit };
+        format::put_frame(&mut frame, place, head, |_| {});
         match self.append(&frame) {
             Ok(()) => self.sync(now)?,
             Err(WriteError::Full(_)) => return Ok(()),
@@ -112,12 +98,6 @@ impl Writer {
         }
         self.is_unmarked = false;
         Ok(())
-    }
-
-    pub fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        buffer.shrink_to(BUFFER_BYTES);
-        self.buffer = buffer;
     }
 
     /// Goes on in a new segment whose file holds `bytes`.

@@ -9,4 +9,5 @@ mod fixture;
 mod groups;
 mod harness;
 mod model;
+mod pipeline;
 mod retention;
