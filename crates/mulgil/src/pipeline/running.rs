@@ -17,13 +17,13 @@ use crate::config::checked::Checked;
 use anyhow::{Context, Result, ensure};
 use mulgil_engine::shard::{Shard, ShardSpec};
 use mulgil_log::Log as _;
-use mulgil_log::{Clock, Durability, Journal, Seek};
+use mulgil_log::{Clock, Durability, Journal, LogError, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::streams::SCHEMAS;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How the pipeline is run, beyond the configuration.
 #[derive(Debug, Clone)]
@@ -56,9 +56,6 @@ pub struct Running {
     workers: Mutex<Tasks>,
     archive: Mutex<Tasks>,
 }
-
-/// How often all schemas are written to the log again, so that their oldest records may go.
-const RECORD_SCHEMAS_EVERY: Duration = Duration::from_secs(3600);
 
 impl Running {
     pub fn start(config: Checked, options: &RunOptions, clock: Clock) -> Result<Self> {
@@ -113,6 +110,23 @@ impl Running {
             }
         }
         Ok(rows)
+    }
+
+    /// Rows of a topic that its shards or the history, whichever is further behind, have still to read.
+    pub fn lag(&self, topic: &Topic) -> Result<u64> {
+        let mut most = 0;
+        for (input, vitals) in self.shards.iter().filter(|(input, _)| input.topic == *topic) {
+            let next = self.folder.journal.seek(input, Seek::Next)?;
+            most = most.max(next.0.saturating_sub(vitals.next_offset.load(Ordering::Acquire)));
+        }
+        for (reader, n_partitions) in self.folder.readers.iter().filter(|(reader, _)| reader.schema().stream == *topic) {
+            for partition in (0..*n_partitions).map(Partition) {
+                let at = TopicPartition::new(reader.schema().stream.clone(), partition);
+                let next = self.folder.journal.seek(&at, Seek::Next)?;
+                most = most.max(next.0.saturating_sub(self.folder.history.next(&at.topic, partition).0));
+            }
+        }
+        Ok(most)
     }
 
     /// Waits until all that is in the log has gone through shards and history; with `finish`, closes all windows as at the end of a
@@ -179,16 +193,23 @@ pub type Shards = Vec<(TopicPartition, Arc<ShardVitals>)>;
 /// Drops old rows from the log, but none that a shard's snapshot or the history's files do not cover yet.
 fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, every: Duration, stop: &Stop) -> Result<()> {
     let mut schemas_from = folder.schemas_from;
-    let mut recorded = Instant::now();
     while !stop.wait(every) {
-        if recorded.elapsed() >= RECORD_SCHEMAS_EVERY {
-            schemas_from = folder.schemas.record(&*folder.journal)?;
-            recorded = Instant::now();
-        }
         let floor = |at: &TopicPartition| lowest_needed(at, folder, plan, shards, schemas_from);
-        folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
+        let retained = folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
+        if retained.held_by.is_some_and(|(at, _)| at.topic.as_str() == SCHEMAS) {
+            schemas_from = record_schemas(folder)?.unwrap_or(schemas_from);
+        }
     }
     Ok(())
+}
+
+/// Writes the schemas anew where only their old records keep rows from going: at most once per segment. None: there is no room for them.
+fn record_schemas(folder: &Folder) -> Result<Option<Offset>> {
+    match folder.schemas.record(&*folder.journal) {
+        Ok(from) => Ok(Some(from)),
+        Err(error) if matches!(error.downcast_ref(), Some(LogError::DiskFull { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// With relaxed durability the journal itself syncs only when it commits: what was committed last must not wait for the next commit.
@@ -233,7 +254,8 @@ pub type Opened = (Vec<Held>, Shards);
 pub fn open_shards(config: &Checked, plan: &Plan, folder: &Folder, options: &RunOptions, wanted: &WantedRules) -> Result<Opened> {
     let (mut held, mut vitals) = (Vec::new(), Vec::new());
     for planned in &plan.shards {
-        let reader = Arc::new(StreamReader::new(folder.log(), Arc::clone(&folder.schemas), Arc::clone(&planned.input)));
+        let reader = StreamReader::new(folder.log(), Arc::clone(&folder.schemas), Arc::clone(&planned.input));
+        let reader = Arc::new(reader.with_recent(Arc::clone(&folder.recent)));
         for partition in (0..planned.partitions).map(Partition) {
             let runner = open_shard(config, planned, partition, &reader, folder, options, wanted)?;
             let seen = Arc::new(ShardVitals::default());
