@@ -40,6 +40,7 @@ pub struct Faults {
     reads: BTreeMap<u64, Fault>,
     n_changes: u64,
     n_reads: u64,
+    n_struck: u64,
 }
 
 /// What an operation meets.
@@ -86,6 +87,10 @@ impl Faults {
         self.reads.clear();
     }
 
+    pub(crate) fn n_struck(&self) -> u64 {
+        self.n_struck
+    }
+
     pub(crate) fn n_ops(&self) -> (u64, u64) {
         (self.n_changes, self.n_reads)
     }
@@ -97,7 +102,9 @@ impl Faults {
             _ => (&mut self.changes, &mut self.n_changes),
         };
         *number += 1;
-        match waiting.remove(&(*number - 1)) {
+        let fault = waiting.remove(&(*number - 1));
+        self.n_struck += u64::from(fault.is_some());
+        match fault {
             None => Meets::Nothing,
             Some(Fault::Fail { half_done }) => Meets::Failure { half_done },
             Some(Fault::Short) => Meets::Short,

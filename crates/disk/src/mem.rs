@@ -124,6 +124,17 @@ impl MemDisk {
         self.state().is_down
     }
 
+    /// The machine (or the process) stops, and everything is refused until [`MemDisk::restart`]: also what the dying process still tries.
+    pub fn stop(&self, how: Crash) {
+        self.state().go_down(how);
+        self.shared.syncs_released.notify_all();
+    }
+
+    /// How many planned faults have struck.
+    pub fn n_struck(&self) -> u64 {
+        self.state().faults.n_struck()
+    }
+
     /// After a crash at an operation.
     pub fn restart(&self) {
         self.state().is_down = false;

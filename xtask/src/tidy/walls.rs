@@ -12,7 +12,7 @@ struct Wall {
     never: &'static [&'static str],
 }
 
-const WALLS: [Wall; 10] = [
+const WALLS: [Wall; 11] = [
     Wall {
         folder: "crates/model",
         uses: &[],
@@ -54,6 +54,20 @@ const WALLS: [Wall; 10] = [
             "mulgil-serve",
         ],
         never: &[],
+    },
+    Wall {
+        folder: "sim",
+        uses: &[
+            "mulgil",
+            "mulgil-model",
+            "mulgil-disk",
+            "mulgil-log",
+            "mulgil-engine",
+            "mulgil-connect",
+            "mulgil-history",
+            "mulgil-serve",
+        ],
+        never: &["rand", "fjall", "reqwest"],
     },
     Wall { folder: "xtask", uses: &[], never: &["arrow", "parquet", "datafusion", "tokio", "reqwest"] },
 ];

@@ -57,8 +57,7 @@ impl Worker {
         worker
     }
 
-    /// Works until it is told to stop; leaves a snapshot behind, unless work is prepared that could not be committed: the state holds it
-    /// already, and must never be ahead of the log.
+    /// Works until it is told to stop; leaves a snapshot behind.
     pub fn run(mut self, stop: &Stop) -> Result<()> {
         let mut watch = self.log.watch();
         while !stop.asked() {
@@ -66,6 +65,12 @@ impl Worker {
                 watch.wait(IDLE_WAIT);
             }
         }
+        self.close()
+    }
+
+    /// Leaves a snapshot behind, unless work is prepared that could not be committed: the state holds it already, and must never be ahead
+    /// of the log.
+    pub fn close(mut self) -> Result<()> {
         if self.paused.is_some() {
             return Ok(());
         }
