@@ -94,8 +94,15 @@ pub struct Reload {
     pub removed: Vec<String>,
 }
 
-/// Per feature and row: the oldest row that its value rests on.
-type FirstOffsets = Vec<Vec<Option<u64>>>;
+/// What the first pass over a batch gives the second one.
+struct Computed {
+    /// Of the scope: the rows' columns and the features beside them.
+    batch: RecordBatch,
+    /// Per feature and row: the oldest row that its value rests on.
+    firsts: Vec<Vec<Option<u64>>>,
+    /// Rows that found their key forgotten. Rules forget it in the second pass, because rows before these come first there too.
+    renewed: Vec<usize>,
+}
 
 pub struct RulesOperator {
     name: String,
@@ -162,19 +169,23 @@ impl RulesOperator {
         &self.definitions.rules
     }
 
-    /// Features row by row. Gives the scope's batch, and per feature the first offsets.
-    fn compute_features(&mut self, input: &Input<'_>, store: &dyn StateStore) -> Result<(RecordBatch, FirstOffsets), EngineError> {
+    /// Features row by row.
+    fn compute_features(&mut self, input: &Input<'_>, store: &dyn StateStore) -> Result<Computed, EngineError> {
         let rows = input.rows;
         let definitions = &self.definitions;
         let accepted = accepted(definitions, &self.schema, rows, &mut self.counts)?;
         let views: Vec<Option<View<'_>>> = definitions.features.iter().map(|f| f.source().map(|s| s.view(&rows.batch))).collect();
         let mut columns: Vec<FeatureColumn> = definitions.features.iter().map(|f| FeatureColumn::new(f.kind, rows.len())).collect();
         let mut firsts: Vec<Vec<Option<u64>>> = vec![Vec::with_capacity(rows.len()); columns.len()];
-        let (keys, times) = (rows.keys(), rows.event_times());
+        let (keys, times, mut renewed) = (rows.keys(), rows.event_times(), Vec::new());
         for row in 0..rows.len() {
             let event_time = times.value(row);
             let state = self.keys.get_or_insert_with(keys.value(row).as_bytes(), store, || definitions.fresh(event_time))?;
-            definitions.arrange(state, self.generation, input.watermark_at(row), event_time);
+            if is_idle(state, input.watermark_at(row), definitions.idle_max) {
+                *state = KeyState { rules: std::mem::take(&mut state.rules), ..definitions.fresh(event_time) };
+                renewed.push(row);
+            }
+            definitions.arrange(state, self.generation);
             state.latest = state.latest.max(event_time);
             let latest = state.latest;
             let offset = input.offset_of(row).0;
@@ -187,7 +198,8 @@ impl RulesOperator {
             }
         }
         let columns = columns.into_iter().map(FeatureColumn::finish).collect::<Result<_, _>>()?;
-        Ok((definitions.scope.batch(&rows.batch, definitions.needs_amount, columns)?, firsts))
+        let batch = definitions.scope.batch(&rows.batch, definitions.needs_amount, columns)?;
+        Ok(Computed { batch, firsts, renewed })
     }
 
     fn sweep(&mut self, watermark: i64, store: &dyn StateStore) -> Result<(), EngineError> {
@@ -217,14 +229,17 @@ impl RulesOperator {
         &mut self,
         input: &Input<'_>,
         store: &dyn StateStore,
-        batch: &RecordBatch,
+        computed: &Computed,
         candidates: &[Candidate],
-        firsts: &[Vec<Option<u64>>],
     ) -> Result<RecordBatch, EngineError> {
-        let rows = input.rows;
+        let (rows, Computed { batch, firsts, renewed }) = (input.rows, computed);
+        let mut renewed = renewed.iter().copied().peekable();
         let mut alerts = AlertBatch::new(&self.schema, rows.partition);
         let (keys, times) = (rows.keys(), rows.event_times());
         for candidate in candidates {
+            while let Some(row) = renewed.next_if(|at| *at <= candidate.row) {
+                self.forget_rules(keys.value(row), store)?;
+            }
             let (row, rule) = (candidate.row, &self.definitions.rules[candidate.rule]);
             let state = self.keys.get_or_insert_with(keys.value(row).as_bytes(), store, || self.definitions.fresh(times.value(row)))?;
             let Some((_, state)) = state.rules.get_mut(candidate.rule) else { continue };
@@ -254,7 +269,14 @@ impl RulesOperator {
                 }
             }
         }
+        renewed.try_for_each(|row| self.forget_rules(keys.value(row), store))?;
         Ok(alerts.finish(&self.output)?)
+    }
+
+    fn forget_rules(&mut self, key: &str, store: &dyn StateStore) -> Result<(), EngineError> {
+        let state = self.keys.get_or_insert_with(key.as_bytes(), store, || self.definitions.fresh(0))?;
+        state.rules.iter_mut().for_each(|(_, state)| *state = RuleState::default());
+        Ok(())
     }
 }
 
@@ -268,10 +290,10 @@ impl Operator for RulesOperator {
     }
 
     fn on_rows(&mut self, input: &Input<'_>, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError> {
-        let (batch, firsts) = self.compute_features(input, store)?;
-        let candidates = self.candidates(input.rows, &batch)?;
-        if !candidates.is_empty() {
-            let alerts = self.raise(input, store, &batch, &candidates, &firsts)?;
+        let computed = self.compute_features(input, store)?;
+        let candidates = self.candidates(input.rows, &computed.batch)?;
+        if !(candidates.is_empty() && computed.renewed.is_empty()) {
+            let alerts = self.raise(input, store, &computed, &candidates)?;
             out.emit(&self.output, alerts);
         }
         self.n_unswept += input.rows.len();
@@ -343,11 +365,8 @@ impl Definitions {
         KeyState { latest: event_time, features: Vec::new(), rules: Vec::new(), arranged: 0 }
     }
 
-    /// Brings a key's state into the order of the definitions of `generation`, and begins it anew if the key was idle for too long.
-    fn arrange(&self, state: &mut KeyState, generation: u32, watermark: i64, event_time: i64) {
-        if is_idle(state, watermark, self.idle_max) {
-            *state = self.fresh(event_time);
-        }
+    /// Brings a key's state into the order of the definitions of `generation`.
+    fn arrange(&self, state: &mut KeyState, generation: u32) {
         if state.arranged == generation {
             return;
         }
