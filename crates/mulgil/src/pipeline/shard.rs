@@ -324,9 +324,15 @@ impl ShardRunner {
         if self.shard.stats().operators.n_dirty >= self.setup.limits.dirty_entries_max { self.snapshot() } else { Ok(()) }
     }
 
+    /// A durable snapshot holds everything so far, the decisions too.
+    pub fn is_covered(&self) -> bool {
+        let read = self.shard.position().commit == self.snapshot_offset.0 && self.decisions_next == self.decisions_offset;
+        read && self.shard.stats().operators.n_dirty == 0
+    }
+
     /// Makes the state durable as of the present position.
     pub fn snapshot(&mut self) -> Result<()> {
-        if self.shard.position().commit == self.snapshot_offset.0 && self.shard.stats().operators.n_dirty == 0 {
+        if self.is_covered() {
             return Ok(());
         }
         let mut snapshot = self.shard.snapshot();

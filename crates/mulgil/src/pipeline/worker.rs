@@ -40,13 +40,7 @@ pub struct Worker {
     shards: Vec<Held>,
     finish_below: Arc<AtomicU32>,
     /// What found the disk full, to be committed before anything else.
-    paused: Option<Prepared>,
-}
-
-/// A commit and the shards whose work it holds.
-struct Prepared {
-    commit: Commit,
-    shards: Vec<usize>,
+    paused: Option<Commit>,
 }
 
 impl Worker {
@@ -79,10 +73,13 @@ impl Worker {
 
     /// One round over all shards, committed together. False when there was nothing to do, or no room on the disk.
     pub fn step(&mut self, now: Instant) -> Result<bool> {
-        let Some(prepared) = self.prepare(now)? else { return Ok(false) };
+        let Some(prepared) = self.prepare(now)? else {
+            self.cover(now)?;
+            return Ok(false);
+        };
         // A full disk pauses the shards and loses nothing; any other refusal ends them.
         mulgil_disk::failpoint::here("shard.before-commit");
-        match self.log.commit(prepared.commit.clone()) {
+        match self.log.commit(prepared.clone()) {
             Ok(_) => mulgil_disk::failpoint::here("shard.after-commit"),
             Err(error @ LogError::DiskFull { .. }) => {
                 tracing::warn!(%error, "shards are paused");
@@ -91,32 +88,39 @@ impl Worker {
             }
             Err(error) => return Err(error.into()),
         }
-        for i in prepared.shards {
-            self.shards[i].runner.committed(now)?;
-            publish(&self.shards[i]);
-        }
+        self.cover(now)?;
         Ok(true)
     }
 
+    /// Snapshots that are due, also of shards that have had nothing to do since: what they committed last would hold the log's retention
+    /// for as long as their stream is silent. To be called when all that was prepared is committed.
+    fn cover(&mut self, now: Instant) -> Result<()> {
+        for held in self.shards.iter_mut().filter(|held| !held.runner.is_covered()) {
+            held.runner.committed(now)?;
+            publish(held);
+        }
+        Ok(())
+    }
+
     /// The commit that waits for room, or else what all shards have to do.
-    fn prepare(&mut self, now: Instant) -> Result<Option<Prepared>> {
+    fn prepare(&mut self, now: Instant) -> Result<Option<Commit>> {
         if let Some(paused) = self.paused.take() {
             return Ok(Some(paused));
         }
-        let mut prepared = Prepared { commit: Commit::default(), shards: Vec::new() };
+        let (mut prepared, mut worked) = (Commit::default(), false);
         let finish_below = self.finish_below.load(Ordering::Acquire);
-        for (i, held) in self.shards.iter_mut().enumerate() {
+        for held in &mut self.shards {
             if held.level < finish_below {
                 held.runner.finish();
                 publish(held);
             }
             if let Some(mut part) = held.runner.prepare(now)? {
-                prepared.commit.appends.append(&mut part.appends);
-                prepared.commit.progress.append(&mut part.progress);
-                prepared.shards.push(i);
+                prepared.appends.append(&mut part.appends);
+                prepared.progress.append(&mut part.progress);
+                worked = true;
             }
         }
-        Ok((!prepared.shards.is_empty()).then_some(prepared))
+        Ok(worked.then_some(prepared))
     }
 }
 
