@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::doubt;
 use crate::format::FRAME_HEAD_BYTES;
 use crate::journal::Shared;
 use crate::segment;
@@ -331,7 +332,8 @@ impl Committer {
     pub fn close(&self) -> LogResult<()> {
         let settled = self.settle_all();
         self.shared.check_alive()?;
-        self.writer.lock().mark((self.shared.clock)())?;
+        let marked = self.writer.lock().mark((self.shared.clock)());
+        marked.inspect_err(|_| doubt::note(&*self.shared.disk, &self.shared.config.journal_dir()))?;
         settled
     }
 

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::chunk::ChunkBuilder;
 use crate::committer::Committer;
+use crate::doubt;
 use crate::recover::{self, Access, Recovered};
 use crate::segment::LoadedSegments;
 use crate::view::View;
@@ -83,7 +84,7 @@ impl Journal {
         let Recovered { mut view, mut writer, opened } = recover::recover(&config, &*disk, access, clock())?;
         let is_writable = access == Access::ReadWrite;
         if is_writable {
-            writer.mark(clock())?;
+            writer.mark(clock()).inspect_err(|_| doubt::note(&*disk, &config.journal_dir()))?;
             view.set_active_bytes(writer.position);
         }
         let shared = Arc::new(Shared {
@@ -207,6 +208,7 @@ impl Shared {
     /// Nothing that was written since the last sync can be trusted any more, and a second sync could claim success for nothing.
     pub fn poison(&self, error: &DiskError) -> LogError {
         let reason = Arc::clone(self.poisoned.get_or_init(|| error.to_string().into()));
+        doubt::note(&*self.disk, &self.config.journal_dir());
         tracing::error!(%reason, "the journal stops: it cannot make commits durable");
         self.bell.ring();
         LogError::Poisoned { reason }

@@ -15,6 +15,7 @@ mod journal;
 mod committer;
 mod tail;
 
+mod doubt;
 mod fetch;
 mod format;
 mod index;

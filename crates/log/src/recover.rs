@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mulgil_disk::{Disk, DiskFile, DiskLock, OpenMode, UNFINISHED, failpoint};
 use mulgil_model::time::AppendTime;
 
+use crate::doubt;
 use crate::format::SegmentHeader;
 use crate::ledger::Ledger;
 use crate::replay::{self, Depth, Replayed, Stop};
@@ -137,15 +138,32 @@ fn open_last(
             Some(Repaired { file: path, byte: replayed.end, cut_bytes: bytes - replayed.end, reason: reason.to_owned() })
         }
     };
-    if access == Access::ReadWrite {
-        if repaired.is_some() {
-            file.truncate(replayed.end)?;
-            failpoint::here("log.tail-cut");
-        }
-        // A process that died may have left commits that are in the cache of the system only; what is read must be durable.
-        file.sync_data()?;
+    if access == Access::ReadOnly {
+        return Ok((replayed, file, repaired));
     }
+    let path = segment::path(dir, sequence, segment::SEGMENT_ENDING);
+    let file = make_durable(disk, dir, &path, file, &replayed, repaired.is_some())?;
     Ok((replayed, file, repaired))
+}
+
+/// A process that died may have left commits that are in the cache of the system only; what is read must be durable.
+fn make_durable(
+    disk: &dyn Disk,
+    dir: &Path,
+    path: &Path,
+    file: Arc<dyn DiskFile>,
+    replayed: &Replayed,
+    is_torn: bool,
+) -> LogResult<Arc<dyn DiskFile>> {
+    if doubt::is_noted(disk, dir)? {
+        return Ok(doubt::resolve(disk, path, &*file, replayed.end)?);
+    }
+    if is_torn {
+        file.truncate(replayed.end)?;
+        failpoint::here("log.tail-cut");
+    }
+    file.sync_data().inspect_err(|_| doubt::note(disk, dir))?;
+    Ok(file)
 }
 
 fn assemble(

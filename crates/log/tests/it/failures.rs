@@ -91,3 +91,31 @@ fn a_failed_sync_poisons_for_good() {
     let (journal, _) = open(&disk);
     assert_eq!(values(&journal, &trades), ["safe"]);
 }
+
+#[test]
+fn what_a_failed_sync_left_is_written_anew_by_the_next_process() {
+    // The system shows what it could not write, and calls it clean: without a copy the next process would build on it, and after a crash
+    // of the machine the rows before its own would be a hole.
+    for fails in [true, false] {
+        let disk = MemDisk::new(1);
+        let (journal, _) = open(&disk);
+        let trades = at("trades", 0);
+        journal.commit(append(&trades, &["safe"])).unwrap();
+        if fails {
+            disk.fail_syncs(1);
+        }
+        assert_eq!(journal.commit(append(&trades, &["shown"])).is_err(), fails);
+        let note = std::path::Path::new("/data/journal/doubtful");
+        let is_noted = || mulgil_disk::Disk::open(&disk, note, mulgil_disk::OpenMode::Read).is_ok();
+        assert_eq!(is_noted(), fails);
+        disk.crash(Crash::KeepUnsynced);
+        drop(journal);
+        let (journal, _) = open(&disk);
+        assert!(!is_noted());
+        assert_eq!(values(&journal, &trades), ["safe", "shown"]);
+        journal.commit(append(&trades, &["built on it"])).unwrap();
+        disk.crash(Crash::DropUnsynced);
+        drop(journal);
+        assert_eq!(values(&open(&disk).0, &trades), ["safe", "shown", "built on it"]);
+    }
+}

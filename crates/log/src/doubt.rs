@@ -1,0 +1,49 @@
+//! What a failed sync leaves for the next process.
+//!
+//! After it the system may show rows that are not on the disk, call their pages clean, and let the next sync succeed without writing them.
+//! A process that starts again on the same machine reads them, makes nothing of what it syncs, and builds on sand; when the machine
+//! then stops, they are holes in the middle of the journal. So whoever sees a sync fail leaves a note, the empty file `journal/doubtful`,
+//! and whoever opens the journal next writes the last segment anew before it believes in it. The note itself need not be durable: if the
+//! machine stops, only what is on the disk is read. One that outlived its reason costs a copy of one segment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mulgil_disk::{Disk, DiskFile, DiskResult, OpenMode, UNFINISHED};
+
+const NOTE: &str = "doubtful";
+/// What is copied at once.
+const COPY_BYTES: u64 = 1 << 20;
+
+/// Leaves the note, as well as can be.
+pub(crate) fn note(disk: &dyn Disk, dir: &Path) {
+    if let Err(error) = disk.open(&dir.join(NOTE), OpenMode::Create) {
+        tracing::error!(%error, "restart the machine, not just the process: it may show rows that are not on the disk");
+    }
+}
+
+pub(crate) fn is_noted(disk: &dyn Disk, dir: &Path) -> DiskResult<bool> {
+    Ok(disk.list(dir)?.iter().any(|entry| entry.name == NOTE))
+}
+
+/// Writes the first `bytes` of the segment at `path` to a new file in its place, durably, and takes the note away.
+pub(crate) fn resolve(disk: &dyn Disk, path: &Path, file: &dyn DiskFile, bytes: u64) -> DiskResult<Arc<dyn DiskFile>> {
+    tracing::warn!(segment = %path.display(), "a sync failed before the last stop: writing the last segment anew");
+    let unfinished = path.with_extension(UNFINISHED);
+    let copy = disk.open(&unfinished, OpenMode::Create)?;
+    let mut buffer = Vec::new();
+    let mut at = 0;
+    while at < bytes {
+        buffer.resize((bytes - at).min(COPY_BYTES) as usize, 0);
+        file.read_at(at, &mut buffer)?;
+        copy.append(&buffer)?;
+        at += buffer.len() as u64;
+    }
+    copy.sync_data()?;
+    disk.rename(&unfinished, path)?;
+    if let Some(dir) = path.parent() {
+        disk.remove(&dir.join(NOTE))?;
+        disk.sync_dir(dir)?;
+    }
+    disk.open(path, OpenMode::Append)
+}
