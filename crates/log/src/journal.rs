@@ -16,6 +16,7 @@ use crate::chunk::ChunkBuilder;
 use crate::committer::Committer;
 use crate::doubt;
 use crate::recover::{self, Access, Recovered};
+use crate::retain::Retaining;
 use crate::segment::LoadedSegments;
 use crate::view::View;
 use crate::watch::Bell;
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
     /// Held while retention removes files, so that it removes them in order.
-    pub(crate) retaining: Mutex<()>,
+    pub(crate) retaining: Mutex<Retaining>,
     /// None when the journal is only read.
     committer: Option<Arc<Committer>>,
     /// Last, so that everything is on disk before another process may open the journal.
@@ -98,7 +99,7 @@ impl Journal {
             poisoned: OnceLock::new(),
         });
         let committer = is_writable.then(|| Arc::new(Committer::new(Arc::clone(&shared), writer)));
-        let journal = Self { shared, retaining: Mutex::new(()), committer, _lock: lock };
+        let journal = Self { shared, retaining: Mutex::default(), committer, _lock: lock };
         Ok((journal, opened))
     }
 

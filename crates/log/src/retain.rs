@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mulgil_disk::{DiskResult, failpoint};
+use mulgil_disk::{DiskResult, OpenMode, failpoint};
 use mulgil_model::ids::{Offset, TopicPartition};
 
 use crate::config::is_older;
@@ -24,6 +24,13 @@ pub struct Retained {
 /// A partition, and where it ends in a segment.
 type End = (TopicPartition, Offset);
 
+/// What one retention leaves to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Retaining {
+    /// A segment was removed, and the folder could not be synced.
+    has_unsynced_names: bool,
+}
+
 enum Candidate {
     None,
     Held(TopicPartition, Offset),
@@ -38,7 +45,8 @@ impl Journal {
         if self.is_read_only() {
             return Err(LogError::ReadOnly);
         }
-        let _one_at_a_time = self.retaining.lock();
+        let mut retaining = self.retaining.lock();
+        self.sync_names(&mut retaining)?;
         let mut retained = Retained::default();
         loop {
             match self.candidate(floor) {
@@ -48,7 +56,7 @@ impl Journal {
                     return Ok(retained);
                 }
                 Candidate::Segment(segment) => {
-                    self.remove(&segment)?;
+                    self.remove(&segment, &mut retaining)?;
                     retained.n_segments += 1;
                     retained.bytes += segment.bytes;
                 }
@@ -86,26 +94,38 @@ impl Journal {
         too_large || too_old
     }
 
-    /// First out of sight, then off the disk; back in sight if that fails, so that nothing behind it goes before it does.
-    fn remove(&self, segment: &Arc<Segment>) -> LogResult<()> {
+    /// First out of sight, then off the disk; back in sight if it is still there, so that nothing behind it goes before it does.
+    fn remove(&self, segment: &Arc<Segment>, retaining: &mut Retaining) -> LogResult<()> {
         self.shared.view.write().sealed.pop_front();
         self.shared.loaded.forget(segment);
         if let Err(error) = self.remove_files(segment) {
             self.shared.view.write().sealed.push_front(Arc::clone(segment));
             return Err(error.into());
         }
-        Ok(())
+        retaining.has_unsynced_names = true;
+        failpoint::here("log.retained");
+        self.sync_names(retaining)
     }
 
-    /// Synced one by one: after a crash the removed segments are the first ones, without a hole.
     fn remove_files(&self, segment: &Segment) -> DiskResult<()> {
-        match self.shared.disk.remove(&segment.index_path()) {
+        let disk = &self.shared.disk;
+        match disk.remove(&segment.index_path()) {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
         failpoint::here("log.retention");
-        self.shared.disk.remove(&segment.path)?;
-        failpoint::here("log.retained");
-        self.shared.disk.sync_dir(&self.shared.config.journal_dir())
+        // One that failed may have happened all the same.
+        let is_gone = || disk.open(&segment.path, OpenMode::Read).is_err_and(|error| error.is_missing());
+        disk.remove(&segment.path).or_else(|error| if is_gone() { Ok(()) } else { Err(error) })
+    }
+
+    /// One by one: after a crash the removed segments are the first ones, without a hole. So none goes before the one in front of it is
+    /// known to be gone for good.
+    fn sync_names(&self, retaining: &mut Retaining) -> LogResult<()> {
+        if retaining.has_unsynced_names {
+            self.shared.disk.sync_dir(&self.shared.config.journal_dir())?;
+            retaining.has_unsynced_names = false;
+        }
+        Ok(())
     }
 }

@@ -53,8 +53,9 @@ fn a_full_disk_does_not_keep_the_journal_from_opening() {
     let disk = MemDisk::new(1);
     let (journal, _) = open(&disk);
     journal.commit(append(&at("a", 0), &["row"])).unwrap();
-    disk.crash(Crash::DropUnsynced);
+    disk.stop(Crash::DropUnsynced);
     drop(journal);
+    disk.restart();
     disk.set_capacity(Some(disk.used_bytes()));
     let (journal, _) = open(&disk);
     assert_eq!(values(&journal, &at("a", 0)), ["row"]);

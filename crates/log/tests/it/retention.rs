@@ -137,3 +137,24 @@ fn what_retention_says_is_plain() {
     let error = journal.read(&at("a", 0), NOTHING, ReadLimit::records(1)).unwrap_err().to_string();
     expect!["a/0 begins at offset 12, 0 was removed by retention: read from 12, or restore from a snapshot"].assert_eq(&error);
 }
+
+#[test]
+fn a_removal_that_fails_in_any_step_is_taken_up_again() {
+    for nth in 0..3 {
+        for half_done in [false, true] {
+            let (disk, hands, journal) = filled(seconds(5));
+            disk.plan(|faults| faults.at_change(nth, mulgil_disk::Fault::Fail { half_done }));
+            // A failed removal may have happened; then there is nothing to tell.
+            let failed = journal.retain(&|_| EVERYTHING).is_err();
+            assert!(failed || (nth == 1 && half_done), "{nth} {half_done}");
+            let first = journal.seek(&at("a", 0), Seek::First).unwrap();
+            assert_eq!(values_from_first(&journal, "a").len() as u64, 20 - first.0, "what is in sight can be read");
+            journal.retain(&|_| EVERYTHING).unwrap();
+            disk.crash(Crash::DropUnsynced);
+            drop(journal);
+            let journal = reopen(seconds(5), &disk, &hands);
+            assert_eq!(journal.seek(&at("a", 0), Seek::First).unwrap(), Offset(12));
+            assert_eq!(values_from_first(&journal, "a").len(), 8);
+        }
+    }
+}
