@@ -5,7 +5,7 @@ use crate::error::HistoryError;
 use crate::history::History;
 use crate::layout::Layout;
 use crate::manifest::FileEntry;
-use crate::parquet_file::DataFile;
+use crate::parquet_file::{DataFile, ZSTD_LEVEL_MERGE};
 use crate::reader;
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
@@ -100,7 +100,7 @@ impl History {
         let batches = std::iter::from_fn(|| futures::executor::block_on(merged.next()))
             .inspect(|batch| n_rows += batch.as_ref().map_or(0, RecordBatch::num_rows) as u64)
             .map(|batch| batch.map_err(HistoryError::internal(format!("merging files of {name}"))));
-        entry.bytes = self.write_file(layout, &entry, batches)?;
+        entry.bytes = self.write_file(layout, &entry, ZSTD_LEVEL_MERGE, batches)?;
         let path = entry.path(&self.dir, layout.name());
         if n_rows != entry.rows {
             self.disk.remove(&path).ok();

@@ -5,9 +5,9 @@ use crate::error::HistoryError;
 use crate::history::{History, StreamState};
 use crate::layout::Layout;
 use crate::manifest::{FileEntry, Manifest, PartitionCover};
-use crate::parquet_file::{DataFile, describe, write};
+use crate::order::{SortedDay, sorted_days};
+use crate::parquet_file::{DataFile, ZSTD_LEVEL_FLUSH, describe_rows, write};
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use mulgil_disk::failpoint;
 use mulgil_model::ids::Topic;
 use mulgil_model::time::AppendTime;
@@ -113,12 +113,10 @@ impl History {
     /// Writes a file for each day of the rows and notes them in `next`.
     fn write_stream(&self, next: &mut Manifest, sealed: &Sealed) -> Result<Vec<Arc<DataFile>>, HistoryError> {
         let layout = &sealed.layout;
-        let sorting = || HistoryError::internal(format!("sorting rows of {}", layout.name()));
-        let rows = concat_batches(&layout.arrow, &sealed.batches).map_err(sorting())?;
+        let mut keys = Vec::new();
         let mut files = Vec::new();
-        for rows in layout.by_day(&rows).map_err(sorting())?.into_values() {
-            let rows = layout.sort(&rows).map_err(sorting())?;
-            match self.write_day(next, layout, rows) {
+        for day in sorted_days(layout, &sealed.batches, &mut keys).into_values() {
+            match self.write_day(next, sealed, &day) {
                 Ok(file) => {
                     failpoint::here("history.a-file-written");
                     files.push(file);
@@ -140,11 +138,14 @@ impl History {
         Ok(files)
     }
 
-    fn write_day(&self, next: &mut Manifest, layout: &Layout, rows: RecordBatch) -> Result<Arc<DataFile>, HistoryError> {
-        let mut entry = describe(layout, &rows);
+    fn write_day(&self, next: &mut Manifest, sealed: &Sealed, day: &SortedDay<'_>) -> Result<Arc<DataFile>, HistoryError> {
+        let layout = &sealed.layout;
+        let mut entry = describe_rows(day.key_range(), day.places.iter().map(|p| (p.partition, p.offset, p.event_time)));
         let first = entry.offsets.iter().map(|r| r.first).min().unwrap_or_default();
         entry.name = next.new_name(first);
-        entry.bytes = self.write_file(layout, &entry, [Ok(rows)])?;
+        let gathering = || HistoryError::internal(format!("sorting rows of {}", layout.name()));
+        let rows = day.gather(&sealed.batches).map(|rows| rows.map_err(gathering()));
+        entry.bytes = self.write_file(layout, &entry, ZSTD_LEVEL_FLUSH, rows)?;
         Ok(DataFile::new(Arc::clone(&self.disk), &self.dir, layout.name(), entry))
     }
 
@@ -153,10 +154,11 @@ impl History {
         &self,
         layout: &Layout,
         entry: &FileEntry,
+        zstd_level: i32,
         batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
     ) -> Result<u64, HistoryError> {
         let path = entry.path(&self.dir, layout.name());
-        let written = write(self.disk.as_ref(), &path, layout, batches);
+        let written = write(self.disk.as_ref(), &path, layout, zstd_level, batches);
         if written.is_err() {
             // The first error is the one worth telling; a leftover is removed by the next opening.
             self.disk.remove(&path).ok();

@@ -1,16 +1,13 @@
 //! How a stream's rows stand in its files: the stream's columns, then where and when each row was committed, in one sort order.
 
-use crate::day::Day;
 use crate::error::HistoryError;
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::{SortColumn, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use mulgil_model::rows::Rows;
 use mulgil_model::schema::StreamSchema;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The row's partition in the log, 32-bit.
@@ -87,23 +84,6 @@ impl Layout {
     /// Indexes of the columns that the rows are sorted by.
     pub fn sort_indices(&self) -> [usize; 4] {
         [self.stream.key, self.stream.event_time, self.partition_index(), self.partition_index() + 1]
-    }
-
-    pub fn sort(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let columns = self.sort_indices().map(|at| SortColumn { values: Arc::clone(batch.column(at)), options: None });
-        take_record_batch(batch, &lexsort_to_indices(&columns, None)?)
-    }
-
-    /// The rows of each day, in the order they had.
-    pub fn by_day(&self, batch: &RecordBatch) -> Result<BTreeMap<Day, RecordBatch>, ArrowError> {
-        let mut rows: BTreeMap<Day, Vec<u32>> = BTreeMap::new();
-        for (row, us) in self.event_times(batch).values().iter().enumerate() {
-            rows.entry(Day::of(*us)).or_default().push(row as u32);
-        }
-        if rows.len() == 1 {
-            return Ok(rows.into_keys().map(|day| (day, batch.clone())).collect());
-        }
-        rows.into_iter().map(|(day, rows)| Ok((day, take_record_batch(batch, &UInt32Array::from(rows))?))).collect()
     }
 
     /// A batch of an older file in today's shape: a column that came later is null there, one that went is left out.

@@ -12,6 +12,7 @@ mod day;
 mod layout;
 mod manifest;
 
+mod order;
 mod parquet_file;
 mod reader;
 mod tail;

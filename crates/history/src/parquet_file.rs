@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 /// Rows of one page: the unit of skipping, by the page index.
 const PAGE_ROWS: usize = 8 * 1024;
-const ZSTD_LEVEL: i32 = 3;
+/// How well a file is compressed: quickly when rows come in, as what is written then is merged later; better when it is merged.
+pub(crate) const ZSTD_LEVEL_FLUSH: i32 = 1;
+pub(crate) const ZSTD_LEVEL_MERGE: i32 = 3;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
 /// A file of the manifest. Shared by every snapshot that may read it.
@@ -59,6 +61,7 @@ pub(crate) fn write(
     disk: &dyn Disk,
     path: &Path,
     layout: &Layout,
+    zstd_level: i32,
     batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
 ) -> Result<u64, HistoryError> {
     let dir = path.parent().expect("invariant: a file of the history stands in a day's folder");
@@ -67,7 +70,7 @@ pub(crate) fn write(
     let sink = std::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, mulgil_disk::Writer(Arc::clone(&file)));
     let doing = || format!("writing {}", path.display());
     let mut writer =
-        ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout))).map_err(HistoryError::internal(doing()))?;
+        ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout, zstd_level))).map_err(HistoryError::internal(doing()))?;
     for batch in batches {
         writer.write(&batch?).map_err(HistoryError::internal(doing()))?;
     }
@@ -79,10 +82,10 @@ pub(crate) fn write(
 }
 
 /// No bloom filters: the rows are sorted by key, so the page index finds a key's pages exactly.
-fn properties(layout: &Layout) -> WriterProperties {
+fn properties(layout: &Layout, zstd_level: i32) -> WriterProperties {
     let sorting = layout.sort_indices().map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: true });
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("invariant: the level is between 1 and 22")))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).expect("invariant: the level is between 1 and 22")))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting.to_vec()));
@@ -100,30 +103,37 @@ fn properties(layout: &Layout) -> WriterProperties {
 pub(crate) fn describe(layout: &Layout, batch: &RecordBatch) -> FileEntry {
     let (keys, times) = (layout.keys(batch), layout.event_times(batch).values());
     let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
+    let rows = partitions.iter().zip(offsets).zip(times).map(|((partition, offset), time)| (*partition, *offset, *time));
+    describe_rows((keys.value(0), keys.value(batch.num_rows() - 1)), rows)
+}
+
+/// As [`describe`], of the smallest and largest key and every row's partition, offset and event time.
+pub(crate) fn describe_rows((key_min, key_max): (&str, &str), rows: impl Iterator<Item = (i32, i64, i64)>) -> FileEntry {
     let mut ranges: Vec<OffsetRange> = Vec::new();
-    for ((partition, offset), time) in partitions.iter().zip(offsets).zip(times) {
-        let (partition, offset) = (*partition as u32, *offset as u64);
+    let (mut time_min, mut time_max) = (i64::MAX, i64::MIN);
+    for (partition, offset, time) in rows {
+        let (partition, offset) = (partition as u32, offset as u64);
+        (time_min, time_max) = (time_min.min(time), time_max.max(time));
         match ranges.iter_mut().find(|r| r.partition == partition) {
             Some(r) => {
                 r.first = r.first.min(offset);
                 r.last = r.last.max(offset);
                 r.rows += 1;
-                r.event_time_max = r.event_time_max.max(*time);
+                r.event_time_max = r.event_time_max.max(time);
             }
-            None => ranges.push(OffsetRange { partition, first: offset, last: offset, rows: 1, event_time_max: *time }),
+            None => ranges.push(OffsetRange { partition, first: offset, last: offset, rows: 1, event_time_max: time }),
         }
     }
     ranges.sort_by_key(|r| r.partition);
-    let time_max = times.iter().copied().max().unwrap_or_default();
     FileEntry {
         day: crate::day::Day::of(time_max),
         name: String::new(),
-        rows: batch.num_rows() as u64,
+        rows: ranges.iter().map(|r| r.rows).sum(),
         bytes: 0,
-        event_time_min: times.iter().copied().min().unwrap_or_default(),
+        event_time_min: time_min,
         event_time_max: time_max,
-        key_min: keys.value(0).to_owned(),
-        key_max: keys.value(batch.num_rows() - 1).to_owned(),
+        key_min: key_min.to_owned(),
+        key_max: key_max.to_owned(),
         offsets: ranges,
     }
 }

@@ -6,7 +6,7 @@ use arrow::error::ArrowError;
 use mulgil_model::time::AppendTime;
 
 /// Batches are joined as they come until they hold this many rows, so that a stream of single rows does not become a million batches.
-const BATCH_ROWS_MAX: usize = 8 * 1024;
+const BATCH_ROWS_MAX: usize = 4 * 1024;
 
 /// `sealed` is what the running flush writes (or a failed one left): it changes only when a flush ends. `open` takes new rows.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use super::ingest::writer_into;
 use crate::config::checked::SimulatorPlan;
+use crate::pipeline::recent::Recent;
 use crate::pipeline::running::Running;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::writer::StreamWriter;
@@ -93,6 +94,7 @@ impl Market {
             log: self.running.folder.log(),
             simulator,
             writer,
+            recent: Arc::clone(&self.running.folder.recent),
             source: source(&plan)?,
             at: at(&plan),
             started,
@@ -219,6 +221,7 @@ struct Producer {
     log: Arc<dyn Log>,
     simulator: Simulator,
     writer: StreamWriter,
+    recent: Arc<Recent>,
     source: Owner,
     at: TopicPartition,
     started: i64,
@@ -269,10 +272,14 @@ impl Producer {
     fn commit(&mut self, batch: &RecordBatch, produced: u64, received: ReceiveTime, stop: &Stop) -> Result<bool> {
         let position = Position::new(u64::try_from(self.started).unwrap_or(0), produced);
         let progress = vec![Advance { owner: self.source.clone(), partition: self.at.clone(), position }];
-        let commit = Commit { appends: self.writer.by_key(batch, received)?, progress };
+        let (appends, dealt) = self.writer.deal(batch, received)?;
+        let commit = Commit { appends, progress };
         loop {
             match self.log.commit(commit.clone()) {
-                Ok(_) => break,
+                Ok(committed) => {
+                    self.recent.keep(dealt, &committed);
+                    break;
+                }
                 Err(error @ LogError::DiskFull { .. }) => {
                     lock(&self.status).detail = error.to_string();
                     if stop.wait(DISK_FULL_WAIT) {

@@ -42,7 +42,7 @@ pub struct ReplayArgs {
     #[arg(long, default_value = "5s", value_name = "DURATION")]
     tolerance: String,
     /// Rows read and committed at once.
-    #[arg(long, default_value_t = 65_536, value_name = "ROWS")]
+    #[arg(long, default_value_t = 8_192, value_name = "ROWS")]
     batch: usize,
     /// Threads for the shards; as many as there are cores when not given.
     #[arg(long)]
@@ -111,9 +111,16 @@ fn chosen_stream(config: &crate::config::checked::Checked, named: Option<&str>) 
 /// Rows of a paced replay that are committed together at most.
 const DUE_MAX: usize = 10_000;
 
+/// An unthrottled replay stays so many rows of a partition ahead of shards and history at most: they find their rows in memory then, and
+/// the log does not become a queue of all the file.
+const AHEAD_ROWS_MAX: u64 = 131_072;
+const AHEAD_WAIT: Duration = Duration::from_millis(2);
+
 struct Player<'a> {
     running: &'a Running,
     stream: Topic,
+    /// Where its rows enter.
+    topic: Topic,
     writer: StreamWriter,
     owner: Owner,
     bar: ProgressBar,
@@ -126,9 +133,10 @@ struct Player<'a> {
 impl<'a> Player<'a> {
     fn new(running: &'a Running, stream: &Topic, files: &Replay) -> Result<Self> {
         let writer = writer_into(&running.plan, &running.folder.schemas, stream)?;
+        let topic = running.plan.input_of(stream).map_or_else(|| stream.clone(), |(input, _)| input.stream.clone());
         let owner = Owner::new(&format!("replay/{:016x}", files.identity()))?;
         let bar = ProgressBar::new(files.progress().1).with_style(bytes_style());
-        Ok(Self { running, stream: stream.clone(), writer, owner, bar, started: Instant::now(), n_rows: 0, n_bad: 0, resumed: false })
+        Ok(Self { running, stream: stream.clone(), topic, writer, owner, bar, started: Instant::now(), n_rows: 0, n_bad: 0, resumed: false })
     }
 
     fn at(&self) -> TopicPartition {
@@ -157,6 +165,9 @@ impl<'a> Player<'a> {
                 }
             }
             due.push(batch);
+            if pace == Pace::Unthrottled {
+                self.stay_near(stop)?;
+            }
             if pace == Pace::Unthrottled || due.len() >= DUE_MAX {
                 self.commit(&mut due, stop)?;
             }
@@ -166,16 +177,24 @@ impl<'a> Player<'a> {
         self.commit(&mut due, stop)
     }
 
+    /// Waits for shards and history to come near.
+    fn stay_near(&self, stop: &Stop) -> Result<()> {
+        while self.running.lag(&self.topic)? > AHEAD_ROWS_MAX && !self.running.ended.asked() && !stop.wait(AHEAD_WAIT) {}
+        Ok(())
+    }
+
     /// Commits what is due, all at once.
     fn commit(&mut self, due: &mut Vec<ReplayBatch>, stop: &Stop) -> Result<()> {
         let Some(position) = due.last().map(|batch| batch.position) else { return Ok(()) };
         let received = ReceiveTime((self.running.clock)().0);
-        let mut appends = Vec::new();
+        let (mut appends, mut dealt, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for batch in due.drain(..) {
-            appends.extend(self.writer.by_key(&batch.batch, received)?);
+            let (rows, parts) = self.writer.deal(&batch.batch, received)?;
+            appends.extend(rows);
+            dealt.extend(parts);
             for bad in &batch.problems {
                 let source = format!("file {}", bad.file.display());
-                appends.extend(dead_letters::append(
+                dead.extend(dead_letters::append(
                     &self.stream,
                     &source,
                     format_of(&bad.problem.original),
@@ -186,11 +205,13 @@ impl<'a> Player<'a> {
             self.n_rows += batch.batch.num_rows() as u64;
             self.n_bad += batch.problems.len() as u64;
         }
+        appends.append(&mut dead);
         let progress = vec![Advance { owner: self.owner.clone(), partition: self.at(), position }];
         let commit = Commit { appends, progress };
         loop {
             match self.running.folder.journal.commit(commit.clone()) {
-                Ok(_) => {
+                Ok(committed) => {
+                    self.running.folder.recent.keep(dealt, &committed);
                     mulgil_disk::failpoint::here("replay.after-commit");
                     return Ok(());
                 }

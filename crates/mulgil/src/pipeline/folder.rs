@@ -10,6 +10,7 @@
 
 use super::plan::Plan;
 use super::reader::StreamReader;
+use super::recent::Recent;
 use super::schemas::Schemas;
 use super::state::StateFolder;
 use crate::config::checked::Checked;
@@ -35,6 +36,8 @@ pub struct Folder {
     pub repaired: Option<String>,
     /// A reader for every stream, with its number of partitions.
     pub readers: Vec<(Arc<StreamReader>, u32)>,
+    /// What sources committed a moment ago: they put it there, and all readers look there first.
+    pub recent: Arc<Recent>,
 }
 
 impl Folder {
@@ -65,8 +68,10 @@ impl Folder {
         let state = state()?;
         let history = open_history(config, plan, Arc::clone(&disk))?;
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
+        let recent = Arc::new(Recent::default());
         let reader = |s: &super::plan::PlannedStream| {
-            (Arc::new(StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema))), s.partitions)
+            let reader = StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema));
+            (Arc::new(reader.with_recent(Arc::clone(&recent))), s.partitions)
         };
         let readers: Vec<(Arc<StreamReader>, u32)> = plan.streams.iter().map(reader).collect();
         begin_where_the_log_does(&history, &*log, &readers)?;
@@ -81,6 +86,7 @@ impl Folder {
             epoch,
             repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)),
             readers,
+            recent,
         })
     }
 

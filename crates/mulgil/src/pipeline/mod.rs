@@ -6,6 +6,7 @@ pub mod schemas;
 pub mod writer;
 
 pub mod reader;
+pub mod recent;
 
 pub mod plan;
 pub mod shard;

@@ -1,5 +1,6 @@
 //! Rows of a stream, read from the log and decoded.
 
+use super::recent::Recent;
 use super::schemas::Schemas;
 use anyhow::{Context, Result};
 use mulgil_log::{Chunk, Log, ReadLimit};
@@ -14,6 +15,8 @@ pub struct StreamReader {
     log: Arc<dyn Log>,
     schema: Arc<StreamSchema>,
     schemas: Arc<Schemas>,
+    /// Looked at before the log is.
+    recent: Option<Arc<Recent>>,
     /// At most as many as there were calls at once; a call takes one and gives it back.
     decoders: Mutex<Vec<RowDecoder>>,
 }
@@ -23,7 +26,12 @@ const READ_BYTES: usize = 8 << 20;
 
 impl StreamReader {
     pub fn new(log: Arc<dyn Log>, schemas: Arc<Schemas>, schema: Arc<StreamSchema>) -> Self {
-        Self { log, schema, schemas, decoders: Mutex::new(Vec::new()) }
+        Self { log, schema, schemas, recent: None, decoders: Mutex::new(Vec::new()) }
+    }
+
+    /// Takes rows that were committed a moment ago from there instead of decoding them again.
+    pub fn with_recent(self, recent: Arc<Recent>) -> Self {
+        Self { recent: Some(recent), ..self }
     }
 
     pub fn schema(&self) -> &Arc<StreamSchema> {
@@ -33,6 +41,11 @@ impl StreamReader {
     /// Up to `max_rows` rows of a partition from `from` on; none at its end.
     pub fn read(&self, partition: Partition, from: Offset, max_rows: usize) -> Result<Rows> {
         let at = TopicPartition::new(self.schema.stream.clone(), partition);
+        if let Some(recent) = &self.recent
+            && let Some(rows) = recent.find(&at, from, &self.schema, max_rows)?
+        {
+            return Ok(rows);
+        }
         let limit = ReadLimit { bytes: READ_BYTES, records: max_rows.min(DECODE_ROWS_MAX) };
         let chunk = self.log.read(&at, from, limit)?;
         let mut decoder = match self.decoders.lock().unwrap_or_else(PoisonError::into_inner).pop() {

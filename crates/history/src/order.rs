@@ -1,0 +1,84 @@
+//! The order in which a tail's rows go into files: by day, then by (key, event time, partition, offset). Rows are put in order by their places
+//! alone and gathered a piece at a time, so that a flush needs no second copy of the tail.
+
+use crate::day::Day;
+use crate::layout::Layout;
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
+use arrow::error::ArrowError;
+use std::collections::{BTreeMap, HashMap};
+
+/// Rows gathered at once: small enough to be written while they are in the processor's cache.
+const GATHER_ROWS: usize = 8 * 1024;
+
+/// Where a row stands, and what it is sorted by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The key's rank among the keys of the tail.
+    key: u32,
+    pub partition: i32,
+    pub event_time: i64,
+    pub offset: i64,
+    batch: u32,
+    row: u32,
+}
+
+/// The rows of one day, sorted.
+pub(crate) struct SortedDay<'a> {
+    keys: &'a [&'a str],
+    pub places: Vec<Place>,
+}
+
+/// The places of all rows of `batches`, which outlive them, by day. The distinct keys come out in `keys`, in their order.
+pub(crate) fn sorted_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &'a mut Vec<&'a str>) -> BTreeMap<Day, SortedDay<'a>> {
+    let mut days: BTreeMap<Day, Vec<Place>> = BTreeMap::new();
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    for (batch_at, batch) in batches.iter().enumerate() {
+        let (names, times) = (layout.keys(batch), layout.event_times(batch).values());
+        let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
+        for row in 0..batch.num_rows() {
+            let key = *numbers.entry(names.value(row)).or_insert_with(|| {
+                keys.push(names.value(row));
+                (keys.len() - 1) as u32
+            });
+            let (event_time, partition, offset) = (times[row], partitions[row], offsets[row]);
+            let place = Place { key, partition, event_time, offset, batch: batch_at as u32, row: row as u32 };
+            days.entry(Day::of(event_time)).or_default().push(place);
+        }
+    }
+    let ranks = rank(keys);
+    let keys: &'a [&'a str] = keys;
+    let sorted = days.into_iter().map(|(day, mut places)| {
+        places.iter_mut().for_each(|place| place.key = ranks[place.key as usize]);
+        places.sort_unstable_by_key(|p| (p.key, p.event_time, p.partition, p.offset));
+        (day, SortedDay { keys, places })
+    });
+    sorted.collect()
+}
+
+/// Sorts the keys and says for each where it went.
+fn rank(keys: &mut [&str]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+    order.sort_unstable_by_key(|at| keys[*at as usize]);
+    let mut ranks = vec![0; keys.len()];
+    order.iter().enumerate().for_each(|(rank, at)| ranks[*at as usize] = rank as u32);
+    keys.sort_unstable();
+    ranks
+}
+
+impl SortedDay<'_> {
+    /// The smallest and the largest key.
+    pub fn key_range(&self) -> (&str, &str) {
+        let key = |place: Option<&Place>| place.map_or("", |p| self.keys[p.key as usize]);
+        (key(self.places.first()), key(self.places.last()))
+    }
+
+    /// The rows themselves, in order.
+    pub fn gather<'b>(&'b self, batches: &'b [RecordBatch]) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'b {
+        let sources: Vec<&RecordBatch> = batches.iter().collect();
+        self.places.chunks(GATHER_ROWS).map(move |places| {
+            let rows: Vec<(usize, usize)> = places.iter().map(|p| (p.batch as usize, p.row as usize)).collect();
+            interleave_record_batch(&sources, &rows)
+        })
+    }
+}
