@@ -20,6 +20,8 @@ pub struct App {
     pub ws_slots: Arc<Semaphore>,
     pub sse_slots: Arc<Semaphore>,
     pub request_slots: Arc<Semaphore>,
+    /// Bytes of bodies that may be held at once.
+    pub body_room: Arc<Semaphore>,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
     trades: Option<Topic>,
@@ -34,6 +36,7 @@ impl App {
             ws_slots: Arc::new(Semaphore::new(limits.ws_clients_max)),
             sse_slots: Arc::new(Semaphore::new(limits.sse_clients_max)),
             request_slots: Arc::new(Semaphore::new(limits.requests_max)),
+            body_room: Arc::new(Semaphore::new(limits.bodies_bytes_max.max(limits.body_bytes_max))),
             keys,
             stop,
             trades: config.trades.clone(),

@@ -103,6 +103,8 @@ impl std::fmt::Debug for Tls {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     pub body_bytes_max: usize,
+    /// Bodies of all requests together, as far as they have come; never less than one whole body.
+    pub bodies_bytes_max: usize,
     /// For everything but streams: until the first byte of the answer.
     pub request_timeout: Duration,
     pub requests_max: usize,
@@ -141,6 +143,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 16 << 20,
+            bodies_bytes_max: 64 << 20,
             request_timeout: Duration::from_secs(30),
             requests_max: 256,
             connections_max: 4096,

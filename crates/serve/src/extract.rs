@@ -2,10 +2,12 @@
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::seat::Seat;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use mulgil_model::time::{EpochUnit, EventTime, parse_micros};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -35,23 +37,22 @@ impl FromRequest<Arc<App>> for Body {
         if declared.is_some_and(|n| n > bytes_max as u64) {
             return Err(Problem::too_large(bytes_max));
         }
-        match axum::body::to_bytes(request.into_body(), bytes_max).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(e) if is_length_limit(&e) => Err(Problem::too_large(bytes_max)),
-            Err(_) => Err(Problem::invalid("the body ended early")),
+        let seat = request.extensions().get::<Seat>().cloned().unwrap_or_default();
+        let had_slot = seat.leave();
+        let (mut pieces, mut whole) = (request.into_body().into_data_stream(), BytesMut::new());
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| Problem::invalid("the body ended early"))?;
+            if whole.len() + piece.len() > bytes_max {
+                return Err(Problem::too_large(bytes_max));
+            }
+            seat.grow(app, piece.len())?;
+            whole.extend_from_slice(&piece);
         }
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut at: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = at {
-        if error.to_string() == "length limit exceeded" {
-            return true;
+        if had_slot {
+            seat.take(app)?;
         }
-        at = error.source();
+        Ok(Self(whole.freeze()))
     }
-    false
 }
 
 /// A JSON body; an empty one is the default when the type has one (see [`OptionalJson`]).

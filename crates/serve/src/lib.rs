@@ -11,6 +11,7 @@ mod auth;
 mod extract;
 mod measure;
 mod problem;
+mod seat;
 
 pub mod live;
 mod pages;

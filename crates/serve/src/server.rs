@@ -7,6 +7,7 @@ use crate::config::{Scope, ServeConfig, ServeError, Tls};
 use crate::ports::Ports;
 use crate::problem::Problem;
 use crate::rest::{alerts, generate, health, ingest, realtime, search, sql, streams};
+use crate::seat::Seat;
 use crate::{measure, openapi, pages};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -153,14 +154,14 @@ async fn wrong_method() -> Problem {
 }
 
 /// How many requests at once, and for how long.
-async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn limit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let seat = Seat::default();
     // Those who watch must get through when all others wait.
     let is_watch = matches!(request.uri().path(), "/health/live" | "/health/ready" | "/metrics");
-    let slot = (!is_watch).then(|| app.request_slots.try_acquire());
-    if matches!(slot, Some(Err(_))) {
-        measure::refused("requests");
-        return Problem::busy("too many requests at once").into_response();
+    if !is_watch && let Err(busy) = seat.take(&app) {
+        return busy.into_response();
     }
+    request.extensions_mut().insert(seat.clone());
     // A query has its own limit; this one covers sending it.
     let own = if request.uri().path() == "/api/v1/sql" { app.limits.sql_timeout } else { Duration::ZERO };
     match tokio::time::timeout(app.limits.request_timeout + own, next.run(request)).await {
