@@ -11,6 +11,8 @@ pub enum DiskError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is in use by {holder}; stop that process first, or use another data folder", path.display())]
     Locked { path: PathBuf, holder: String },
+    #[error("only {free_bytes} bytes are free in {}, and the last {reserve_bytes} are kept for what was accepted already", path.display())]
+    Reserved { path: PathBuf, free_bytes: u64, reserve_bytes: u64 },
     #[error("{} has {size_bytes} bytes, more than the {max_bytes} that are read whole", path.display())]
     TooLarge { path: PathBuf, size_bytes: u64, max_bytes: u64 },
 }
@@ -24,6 +26,7 @@ impl DiskError {
         match self {
             DiskError::Io { source, .. } => source.kind(),
             DiskError::Locked { .. } => io::ErrorKind::WouldBlock,
+            DiskError::Reserved { .. } => io::ErrorKind::StorageFull,
             DiskError::TooLarge { .. } => io::ErrorKind::FileTooLarge,
         }
     }

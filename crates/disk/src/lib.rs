@@ -98,6 +98,15 @@ pub fn write_atomic(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> DiskResult<()
     written
 }
 
+/// Refuses, as a full disk would, when less than `reserve_bytes` are free: what was accepted needs room to be finished.
+pub fn check_reserve(disk: &dyn Disk, dir: &Path, reserve_bytes: u64) -> DiskResult<()> {
+    if reserve_bytes == 0 {
+        return Ok(());
+    }
+    let free_bytes = disk.free_bytes(dir)?;
+    if free_bytes >= reserve_bytes { Ok(()) } else { Err(DiskError::Reserved { path: dir.to_owned(), free_bytes, reserve_bytes }) }
+}
+
 /// Reads a whole file, refusing one larger than `max_bytes`.
 pub fn read_whole(disk: &dyn Disk, path: &Path, max_bytes: u64) -> DiskResult<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;

@@ -52,6 +52,24 @@ impl HistoryError {
         }
     }
 
+    /// No room is left on the disk, as far down as the cause may stand: writers of formats wrap what the disk said.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            let kind = io.or_else(|| error.downcast_ref::<DiskError>().map(DiskError::kind));
+            if kind.is_some_and(|kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = match error.downcast_ref::<Self>() {
+                // It speaks for the disk, and its own source is what lies below that.
+                Some(Self::Disk(disk)) => Some(disk),
+                _ => error.source(),
+            };
+        }
+        false
+    }
+
     pub(crate) fn internal<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
         let doing = doing.into();
         move |source| Self::Internal { doing, source: source.into() }

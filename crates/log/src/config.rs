@@ -13,7 +13,7 @@ pub type Clock = Arc<dyn Fn() -> AppendTime + Send + Sync>;
 
 /// Positions in a segment are 32 bits wide; this leaves room for one commit, one group and one checkpoint on top.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-const COMMIT_BYTES_MAX: usize = 256 << 20;
+pub(crate) const COMMIT_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Clone)]
 pub struct JournalConfig {
@@ -36,6 +36,8 @@ pub struct JournalConfig {
     pub group_commits: u64,
     /// What is kept of a written group's buffer for the next.
     pub spare_bytes: usize,
+    /// With less than this free on the disk nothing is committed: what was committed already must still become state and history there.
+    pub reserve_bytes: u64,
     /// Memory for the indexes of sealed segments that are being read.
     pub index_cache_bytes: usize,
     /// Sealed segments kept open for reading, at most.
@@ -77,6 +79,7 @@ impl JournalConfig {
             group_bytes: 16 << 20,
             group_commits: 4_096,
             spare_bytes: 4 << 20,
+            reserve_bytes: 0,
             index_cache_bytes: 64 << 20,
             open_segments: 256,
         }

@@ -239,6 +239,8 @@ fn first_at(entries: &[crate::index::Entry], time: AppendTime, end: u64) -> Offs
 impl Log for Journal {
     fn begin(&self, commit: Commit) -> LogResult<Ticket> {
         self.shared.check_alive()?;
+        let config = &self.shared.config;
+        mulgil_disk::check_reserve(&*self.shared.disk, &config.dir, config.reserve_bytes)?;
         self.committer.as_ref().ok_or(LogError::ReadOnly)?.begin(commit)
     }
 

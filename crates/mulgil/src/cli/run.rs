@@ -97,8 +97,16 @@ impl ServerSetup {
             ..ServeConfig::default()
         };
         serve.limits.body_bytes_max = plan.body_bytes_max as usize;
+        serve.limits.bodies_bytes_max = plan.bodies_bytes_max as usize;
+        serve.limits.request_timeout = plan.request_timeout;
+        serve.limits.header_timeout = plan.header_timeout;
         serve.limits.ws_clients_max = plan.ws_clients_max;
         serve.limits.sse_clients_max = plan.sse_clients_max;
+        serve.limits.connections_max = plan.connections_max;
+        serve.limits.requests_max = plan.requests_max;
+        serve.limits.ws_subscriptions_max = plan.ws_subscriptions_max;
+        serve.limits.ws_buffer_bytes_max = plan.ws_buffer_bytes_max as usize;
+        serve.limits.ring_bytes_max = plan.ring_bytes_max as usize;
         serve.check_reach()?;
         Ok(Self { config: serve })
     }

@@ -43,6 +43,8 @@ pub struct LogPlan {
     pub retention_every: Duration,
     pub segment_bytes: u64,
     pub durability: Durability,
+    pub reserve_bytes: u64,
+    pub index_cache_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +118,10 @@ pub struct HistoryPlan {
     pub query_memory_bytes: u64,
     pub query_timeout: Duration,
     pub query_rows_max: usize,
+    pub queries_max: usize,
+    pub searches_max: usize,
+    pub tail_bytes_max: u64,
+    pub footer_cache_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -126,8 +132,16 @@ pub struct ServePlan {
     pub tls: Option<(PathBuf, PathBuf)>,
     pub keys: Vec<KeyPlan>,
     pub body_bytes_max: u64,
+    pub bodies_bytes_max: u64,
+    pub request_timeout: Duration,
+    pub header_timeout: Duration,
     pub ws_clients_max: usize,
     pub sse_clients_max: usize,
+    pub connections_max: usize,
+    pub requests_max: usize,
+    pub ws_subscriptions_max: usize,
+    pub ws_buffer_bytes_max: u64,
+    pub ring_bytes_max: u64,
 }
 
 /// Never printed: Debug hides the secret.
@@ -195,10 +209,12 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
         retention_every: interval("log.retention.every", s.retention.every.as_deref(), RETENTION_EVERY)?,
         segment_bytes: s.segment.as_deref().map_or(Ok(64 << 20), |t| bytes("log.segment", t))?,
         durability,
+        reserve_bytes: s.reserve.as_deref().map_or(Ok(64 << 20), |t| bytes("log.reserve", t))?,
+        index_cache_bytes: s.index_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("log.index_cache", t))?,
     })
 }
 
-/// A pause between rounds of work: one of nothing would keep a core busy.
+/// A pause between rounds of work, or a time limit: nothing of either makes sense.
 fn interval(key: &str, text: Option<&str>, default: Duration) -> Result<Duration> {
     let Some(text) = text else { return Ok(default) };
     let every = duration(key, text)?;
@@ -399,6 +415,10 @@ fn history(s: &written::HistorySection) -> Result<HistoryPlan> {
         query_memory_bytes: s.query_memory.as_deref().map_or(Ok(512 << 20), |t| bytes("history.query_memory", t))?,
         query_timeout: s.query_timeout.as_deref().map_or(Ok(Duration::from_secs(30)), |t| duration("history.query_timeout", t))?,
         query_rows_max: s.query_rows_max.unwrap_or(1_000_000),
+        queries_max: at_least_one("history.queries_max", s.queries_max, 4)?,
+        searches_max: at_least_one("history.searches_max", s.searches_max, 8)?,
+        tail_bytes_max: s.tail.as_deref().map_or(Ok(256 << 20), |t| bytes("history.tail", t))?,
+        footer_cache_bytes: s.footer_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("history.footer_cache", t))?,
     })
 }
 
@@ -416,9 +436,22 @@ fn serve(s: &written::ServeSection) -> Result<ServePlan> {
         tls: s.tls.as_ref().map(|t| (t.cert.clone(), t.key.clone())),
         keys,
         body_bytes_max: s.body_bytes_max.as_deref().map_or(Ok(16 << 20), |t| bytes("serve.body_bytes_max", t))?,
+        bodies_bytes_max: s.bodies_bytes_max.as_deref().map_or(Ok(64 << 20), |t| bytes("serve.bodies_bytes_max", t))?,
+        request_timeout: interval("serve.request_timeout", s.request_timeout.as_deref(), Duration::from_secs(30))?,
+        header_timeout: interval("serve.header_timeout", s.header_timeout.as_deref(), Duration::from_secs(10))?,
         ws_clients_max: s.ws_clients_max.unwrap_or(2_000),
         sse_clients_max: s.sse_clients_max.unwrap_or(500),
+        connections_max: at_least_one("serve.connections_max", s.connections_max, 4096)?,
+        requests_max: at_least_one("serve.requests_max", s.requests_max, 256)?,
+        ws_subscriptions_max: at_least_one("serve.ws_subscriptions_max", s.ws_subscriptions_max, 100)?,
+        ws_buffer_bytes_max: s.ws_buffer.as_deref().map_or(Ok(1 << 20), |t| bytes("serve.ws_buffer", t))?,
+        ring_bytes_max: s.live_ring.as_deref().map_or(Ok(8 << 20), |t| bytes("serve.live_ring", t))?,
     })
+}
+
+fn at_least_one(key: &str, given: Option<usize>, default: usize) -> Result<usize> {
+    ensure!(given != Some(0), "'{key}' must be 1 or more");
+    Ok(given.unwrap_or(default))
 }
 
 fn topic(section: &str, name: &str, stream: &str) -> Result<Topic> {

@@ -32,6 +32,10 @@ pub struct LogSection {
     pub durability: Option<String>,
     /// Only with `relaxed`.
     pub flush_every: Option<String>,
+    /// Free space below which nothing is accepted any more, so that what was accepted can be finished.
+    pub reserve: Option<String>,
+    /// Memory for the indexes of old segments that are being read.
+    pub index_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -140,6 +144,12 @@ pub struct HistorySection {
     pub query_memory: Option<String>,
     pub query_timeout: Option<String>,
     pub query_rows_max: Option<usize>,
+    /// Queries at a time, and searches at a time.
+    pub queries_max: Option<usize>,
+    pub searches_max: Option<usize>,
+    /// Rows that are not in files yet, in memory.
+    pub tail: Option<String>,
+    pub footer_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,8 +161,22 @@ pub struct ServeSection {
     pub tls: Option<TlsSection>,
     pub keys: Vec<KeySection>,
     pub body_bytes_max: Option<String>,
+    /// Bodies of all requests together.
+    pub bodies_bytes_max: Option<String>,
+    /// Until the answer begins; sending the body is part of it.
+    pub request_timeout: Option<String>,
+    /// Until a connection has sent the head of a request.
+    pub header_timeout: Option<String>,
     pub ws_clients_max: Option<usize>,
     pub sse_clients_max: Option<usize>,
+    pub connections_max: Option<usize>,
+    /// Requests at a time, apart from streams.
+    pub requests_max: Option<usize>,
+    pub ws_subscriptions_max: Option<usize>,
+    /// Frames that wait for one client.
+    pub ws_buffer: Option<String>,
+    /// Recent rows kept per partition for all live clients together.
+    pub live_ring: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

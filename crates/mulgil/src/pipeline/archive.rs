@@ -3,7 +3,7 @@
 use super::reader::StreamReader;
 use super::stop::Stop;
 use anyhow::{Context, Result};
-use mulgil_history::{ErrorKind, History};
+use mulgil_history::{ErrorKind, History, HistoryError};
 use mulgil_log::Log;
 use mulgil_model::ids::Partition;
 use mulgil_model::rows::Rows;
@@ -35,18 +35,20 @@ impl Archivist {
         while !stop.asked() {
             let moved = self.step()?;
             if housekept.elapsed() >= HOUSEKEEPING_EVERY {
-                self.history.flush_due((self.clock)()).context("writing history")?;
+                if let Err(error) = self.history.flush_due((self.clock)()) {
+                    paused(error).context("writing history")?;
+                }
                 housekept = Instant::now();
             }
             if moved == 0 {
                 watch.wait(HOUSEKEEPING_EVERY);
             }
         }
-        self.history.flush().context("writing history")?;
-        Ok(())
+        // Without room for it, what is in memory is read from the log again.
+        self.history.flush().map(drop).or_else(paused).context("writing history")
     }
 
-    /// Copies what is new; the number of rows.
+    /// Copies what is new; the number of rows. None while there is no room.
     pub fn step(&self) -> Result<usize> {
         let mut moved = 0;
         for (reader, n_partitions) in &self.streams {
@@ -55,7 +57,9 @@ impl Archivist {
                 let rows = reader.read(partition, from, BATCH_ROWS)?;
                 if !rows.is_empty() {
                     moved += rows.len();
-                    self.append(&rows).with_context(|| format!("history of {}", reader.schema().stream))?;
+                    if !self.append(&rows).with_context(|| format!("history of {}", reader.schema().stream))? {
+                        return Ok(0);
+                    }
                     mulgil_disk::failpoint::here("archive.taken");
                 }
             }
@@ -63,23 +67,35 @@ impl Archivist {
         Ok(moved)
     }
 
-    /// A full tail is written to files first: the log waits patiently, nothing is lost.
-    fn append(&self, rows: &Rows) -> Result<()> {
+    /// A full tail is written to files first. False when there is no room for them either: the log waits patiently, nothing is lost.
+    fn append(&self, rows: &Rows) -> Result<bool, HistoryError> {
         match self.history.append(rows) {
             Err(error) if error.kind() == ErrorKind::Busy => {
-                self.history.flush()?;
-                Ok(self.history.append(rows)?)
+                if let Err(error) = self.history.flush() {
+                    return paused(error).map(|()| false);
+                }
+                self.history.append(rows).map(|_| true)
             }
-            result => Ok(result?),
+            result => result.map(|_| true),
         }
     }
+}
+
+/// A full disk is waited out: rows that are not in files stay in memory, or in the log. Any other error ends the archivist.
+fn paused(error: HistoryError) -> Result<(), HistoryError> {
+    if !error.is_disk_full() {
+        return Err(error);
+    }
+    tracing::warn!(%error, "the history is paused");
+    Ok(())
 }
 
 /// Merges small files and drops old ones, away from the path of new rows.
 pub fn run_merges(history: &History, every: Duration, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
     while !stop.wait(every) {
-        history.compact().context("merging history files")?;
-        history.retain(clock()).context("dropping old history")?;
+        // Dropping first makes room for merging.
+        history.retain(clock()).map(drop).or_else(paused).context("dropping old history")?;
+        history.compact().map(drop).or_else(paused).context("merging history files")?;
     }
     Ok(())
 }

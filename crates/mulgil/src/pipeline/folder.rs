@@ -99,6 +99,8 @@ pub fn journal_config(config: &Checked) -> JournalConfig {
     let mut journal = JournalConfig::new(&config.log.dir);
     journal.segment_bytes = config.log.segment_bytes;
     journal.durability = config.log.durability;
+    journal.reserve_bytes = config.log.reserve_bytes;
+    journal.index_cache_bytes = config.log.index_cache_bytes as usize;
     journal.retention = Retention { time: config.log.retention_time, bytes: config.log.retention_bytes };
     journal
 }
@@ -115,6 +117,10 @@ pub fn history_config(config: &Checked) -> HistoryConfig {
         flush_after: plan.flush_after,
         disk_budget_bytes: plan.disk_budget_bytes,
         query: query_limits(config),
+        queries_max: plan.queries_max,
+        searches_max: plan.searches_max,
+        tail_bytes_max: plan.tail_bytes_max as usize,
+        footer_cache_bytes: plan.footer_cache_bytes as usize,
         ..HistoryConfig::default()
     };
     history.retention.default = plan.retention;

@@ -8,7 +8,7 @@ use mulgil_engine::error::EngineError;
 use mulgil_engine::state::{Snapshot, StateStore};
 use mulgil_model::ids::TopicPartition;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What keeps the entries of all shards: the embedded tree, or whatever stands in for it in a simulation.
@@ -25,6 +25,10 @@ pub trait Entries: Send + Sync {
     /// As `scan`, between two keys.
     fn range(&self, from: Bound<&[u8]>, to: Bound<Vec<u8>>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
     fn disk_bytes(&self) -> u64;
+    /// A tree that has begun to write and finds no room is of no use any more, so it is asked before.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// The state folder.
@@ -34,6 +38,7 @@ pub struct StateFolder {
 }
 
 struct Tree {
+    dir: PathBuf,
     database: Database,
     entries: Keyspace,
 }
@@ -47,7 +52,7 @@ impl StateFolder {
         let hint = || format!("cannot open the state folder {}; it can be deleted, and is rebuilt from the log then", dir.display());
         let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open().with_context(hint)?;
         let entries = database.keyspace("shards", KeyspaceCreateOptions::default).with_context(hint)?;
-        Ok(Self::over(Arc::new(Tree { database, entries })))
+        Ok(Self::over(Arc::new(Tree { dir: dir.to_owned(), database, entries })))
     }
 
     /// The part of the folder that belongs to the shard of `input`.
@@ -60,7 +65,14 @@ impl StateFolder {
     }
 }
 
+/// Room that one snapshot and the merging after it may take.
+const ROOM_BYTES: u64 = 8 << 20;
+
 impl Entries for Tree {
+    fn has_room(&self) -> bool {
+        mulgil_disk::check_reserve(&mulgil_disk::RealDisk, &self.dir, ROOM_BYTES).is_ok()
+    }
+
     fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in changes {
@@ -102,6 +114,10 @@ pub struct ShardState {
 impl ShardState {
     fn key(&self, key: &[u8]) -> Vec<u8> {
         [self.prefix.as_slice(), key].concat()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.folder.entries.has_room()
     }
 
     /// Writes a snapshot; durable when it returns.
