@@ -2,11 +2,16 @@
 
 mod duckdb;
 mod figure;
-mod server;
+pub mod inside;
+pub mod server;
 
+mod build;
+mod clients;
+mod delivery;
+mod ingest;
 mod journal;
 mod latency;
-mod memory;
+pub mod memory;
 mod queries;
 mod replay;
 mod restart;
@@ -21,7 +26,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Options {
-    /// Only these rows [default: all]
+    /// Only these rows [default: all but `state` (1 GB of keyed state) and `build` (a cold build), which take many minutes]
     names: Vec<String>,
     /// Write the figures as JSON objects, one a line
     #[arg(long, value_name = "FILE")]
@@ -39,28 +44,44 @@ pub struct Options {
 
 /// What one row of the table measures: one file in this folder, one line here.
 type Row = fn(&Bench) -> Result<Vec<Figure>>;
-const ROWS: [(&str, Row); 6] = [
-    ("replay", replay::measure),
-    ("journal", journal::measure),
-    ("latency", latency::measure),
-    ("queries", queries::measure),
-    ("memory", memory::measure),
-    ("restart", restart::measure),
+const ROWS: [(&str, Row, Asked); 11] = [
+    ("replay", replay::measure, Asked::Always),
+    ("journal", journal::measure, Asked::Always),
+    ("latency", latency::measure, Asked::Always),
+    ("clients", clients::measure, Asked::Always),
+    ("delivery", delivery::measure, Asked::Always),
+    ("queries", queries::measure, Asked::Always),
+    ("ingest", ingest::measure, Asked::Always),
+    ("memory", memory::measure, Asked::Always),
+    ("restart", restart::measure, Asked::Always),
+    ("state", restart::measure_with_state, Asked::ByName),
+    ("build", build::measure, Asked::ByName),
 ];
 
+/// When a row is measured: what takes many minutes only when it is named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Always,
+    ByName,
+}
+
 /// All bars and eight rules: what the replay row promises to carry.
-const CONFIG: &str = include_str!("bench/bench.toml");
+pub const CONFIG: &str = include_str!("bench/bench.toml");
 
 pub struct Bench {
-    binary: PathBuf,
+    pub binary: PathBuf,
     /// How often cheap things are measured.
     n_runs: usize,
     n_rows: u64,
 }
 
 impl Bench {
+    pub fn new(n_runs: usize, n_rows: u64) -> Result<Self> {
+        Ok(Self { binary: workload::binary()?, n_runs: n_runs.max(1), n_rows })
+    }
+
     /// A fresh data folder with the bench's configuration.
-    fn workload(&self, name: &str) -> Result<Workload> {
+    pub fn workload(&self, name: &str) -> Result<Workload> {
         Workload::new(&self.binary, &workload::fresh_folder(&format!("bench-{name}"))?, CONFIG)
     }
 
@@ -84,12 +105,15 @@ impl Bench {
 }
 
 pub fn run(options: &Options) -> Result<Tally> {
-    if let Some(unknown) = options.names.iter().find(|n| !ROWS.iter().any(|(name, _)| name == n)) {
-        bail!("there is no row {unknown}; the rows are {}", ROWS.map(|(name, _)| name).join(", "));
+    if let Some(unknown) = options.names.iter().find(|n| !ROWS.iter().any(|(name, ..)| name == n)) {
+        bail!("there is no row {unknown}; the rows are {}", ROWS.map(|(name, ..)| name).join(", "));
     }
-    let bench = Bench { binary: workload::binary()?, n_runs: options.runs.max(1), n_rows: options.rows };
+    let bench = Bench::new(options.runs, options.rows)?;
     let mut figures = Vec::new();
-    for (name, measure) in ROWS.iter().filter(|(name, _)| options.names.is_empty() || options.names.iter().any(|n| n == name)) {
+    let is_named = |name: &str| options.names.iter().any(|n| n == name);
+    let is_wanted =
+        |(name, _, asked): &&(&str, Row, Asked)| if options.names.is_empty() { *asked == Asked::Always } else { is_named(name) };
+    for (name, measure, _) in ROWS.iter().filter(is_wanted) {
         eprintln!("measuring {name}");
         figures.extend(measure(&bench).unwrap_or_else(|error| vec![Figure::missing(name, &error)]));
     }

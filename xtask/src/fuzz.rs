@@ -122,7 +122,7 @@ impl Fuzzer {
             return Ok(report.line());
         }
         let what: Vec<&str> = said.lines().skip_while(|l| !is_finding(l)).take_while(|l| !l.starts_with("NOTE:")).take(12).collect();
-        let Some(input) = report.artifact else { bail!("the fuzzer ended with {}: {said}", output.status) };
+        let Some(input) = &report.artifact else { bail!("the fuzzer ended with {}: {said}", output.status) };
         bail!("{}\n{}\nkept as {input}\nrepeat it: cargo xtask fuzz {target} --input {input}", report.line(), what.join("\n"))
     }
 

@@ -20,6 +20,7 @@ mod workload;
 mod fuzz;
 
 mod bench;
+mod soak;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +47,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Measure against what the machine can do, as one table
     Bench(bench::Options),
+    /// Run at half load for an hour and see whether anything grows
+    Soak(soak::Options),
 }
 
 fn main() {
@@ -57,6 +60,7 @@ fn main() {
         Task::Score(options) => score::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => soak::run(&options),
     };
     let code = match ran {
         Ok(tally) => i32::from(tally.n_failed > 0),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A command that runs in the checkout.
@@ -46,6 +47,18 @@ pub fn read_json(command: &mut Command) -> Result<serde_json::Value> {
 /// True when the program can be started at all.
 pub fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// The sum of all files below a folder; 0 for one that is not there.
+pub fn folder_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    // Files come and go while a program writes: what is gone has no size.
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(0) };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        bytes += if kind.is_dir() { folder_bytes(&entry.path())? } else { entry.metadata().map_or(0, |m| m.len()) };
+    }
+    Ok(bytes)
 }
 
 /// The last lines of a program's output: what an error message has room for.

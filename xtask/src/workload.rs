@@ -59,6 +59,11 @@ impl Workload {
         process::run(self.command(&["replay"]).arg("--finish").args(files))
     }
 
+    /// Replays files and leaves windows open, as a stream that goes on would.
+    pub fn replay_open(&self, files: &[PathBuf]) -> Result<()> {
+        process::run(self.command(&["replay"]).args(files))
+    }
+
     /// Writes the answer as CSV.
     pub fn query(&self, sql: &str, out: &Path) -> Result<()> {
         process::read(self.command(&["query", sql, "--format", "csv"]).arg("--out").arg(out)).map(drop)

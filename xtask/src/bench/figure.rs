@@ -24,6 +24,7 @@ pub enum Aim {
     RatioAtLeast(f64),
     RatioAtMost(f64),
     AtMost(f64),
+    AtLeast(f64),
 }
 
 pub enum Output {
@@ -117,6 +118,7 @@ impl Aim {
             Self::RatioAtLeast(aim) => (format!("≥ {aim} of it"), ratio.map(|r| r >= aim)),
             Self::RatioAtMost(aim) => (format!("≤ {aim} of it"), ratio.map(|r| r <= aim)),
             Self::AtMost(aim) => (format!("≤ {} {unit}", number(aim)), Some(figure <= aim)),
+            Self::AtLeast(aim) => (format!("≥ {} {unit}", number(aim)), Some(figure >= aim)),
         }
     }
 }

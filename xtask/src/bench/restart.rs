@@ -1,25 +1,76 @@
-//! Restart: kill -9 under load, then from the start of the process to its first "ready", on the data that the replay has written.
+//! Restart: kill -9 under load, then from the start of the process to its first "ready".
 
 use super::Bench;
 use super::figure::{Aim, Figure, Runs};
+use super::inside::Inside;
 use super::server::Server;
+use crate::process;
+use crate::workload::Workload;
 use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
 
+/// On the data that the replay has written.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let workload = bench.workload("restart")?;
     workload.replay(&[bench.trades(bench.n_rows, "200")?])?;
+    let seconds = kill_again_and_again(bench, &workload)?;
+    let note =
+        format!("after {} replayed rows and {} s of 10,000 rows/s; includes the start of the process", bench.n_rows, 2 * bench.n_runs);
+    Ok(vec![Figure::alone("kill -9 to ready", "s", &seconds, Aim::AtMost(1.0)).noted(note)])
+}
+
+/// Keys that have traded once: with all bars and features of each, about so many make 1 GB of state.
+const DISTINCT_KEYS: u64 = 900_000;
+
+/// With 1 GB of keyed state.
+pub fn measure_with_state(bench: &Bench) -> Result<Vec<Figure>> {
+    let workload = bench.workload("state")?;
+    workload.replay_open(&[distinct_keys(DISTINCT_KEYS)?])?;
+    let seconds = kill_again_and_again(bench, &workload)?;
+    let state = process::folder_bytes(&workload.data.join("state"))?;
+    let server = Server::start(&workload)?;
+    let note = format!(
+        "{:.2} GB in the state folder, {DISTINCT_KEYS} distinct keys; the state counts {:.2} GB itself; includes the start of the process",
+        state as f64 / 1e9,
+        server.metric("mulgil_state_bytes")? / 1e9
+    );
+    Ok(vec![Figure::alone("kill -9 to ready, 1 GB of keyed state", "s", &seconds, Aim::AtMost(1.0)).noted(note)])
+}
+
+fn kill_again_and_again(bench: &Bench, workload: &Workload) -> Result<Runs> {
+    let (config, data) = (workload.config.to_string_lossy(), workload.data.to_string_lossy());
     let mut seconds = Vec::new();
     for _ in 0..bench.n_runs {
-        let server = Server::start(&workload)?;
-        let folder = workload.data.to_string_lossy().into_owned();
-        bench.inside(&["latency", "--url", &server.url(), "--rate", "10000", "--seconds", "2", "--dir", &folder])?;
+        let server = Server::start(workload)?;
+        let words = ["latency", "--url", &server.url(), "--rate", "10000", "--seconds", "2", "--config", &config, "--data", &data];
+        Inside::run(bench, &words)?;
         server.kill()?;
-        let again = Server::start(&workload)?;
+        let again = Server::start(workload)?;
         seconds.push(again.ready_after.as_secs_f64());
         again.kill()?;
     }
-    let runs = Runs::new(seconds).context("no runs")?;
-    let note =
-        format!("after {} replayed rows and {} s of 10,000 rows/s; includes the start of the process", bench.n_rows, 2 * bench.n_runs);
-    Ok(vec![Figure::alone("kill -9 to ready", "s", &runs, Aim::AtMost(1.0)).noted(note)])
+    Runs::new(seconds).context("no runs")
+}
+
+/// One trade of each of `n` keys, within one day, as NDJSON; made once and kept in the cache folder.
+fn distinct_keys(n: u64) -> Result<PathBuf> {
+    let file = crate::house::cache()?.join(format!("keys-{n}.ndjson"));
+    if file.exists() {
+        return Ok(file);
+    }
+    const MORNING_MS: u64 = 1_760_000_000_000;
+    let partial = file.with_extension("partial");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&partial)?);
+    let mut line = String::new();
+    for key in 0..n {
+        line.clear();
+        let at = MORNING_MS + key * 20;
+        writeln!(line, r#"{{"symbol":"K{key:07}","event_time":{at},"price":100.25,"quantity":10,"side":"BUY","trade_id":"{key}"}}"#)?;
+        out.write_all(line.as_bytes())?;
+    }
+    out.into_inner().map_err(|e| anyhow::anyhow!("{e}"))?.sync_all()?;
+    std::fs::rename(&partial, &file)?;
+    Ok(file)
 }

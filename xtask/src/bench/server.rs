@@ -1,7 +1,11 @@
 //! A running mulgil: started on a free port, ready when its health says so, ended when dropped.
 
+use super::Bench;
+use super::memory::status_mb;
+use crate::process;
 use crate::workload::Workload;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
@@ -45,34 +49,48 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
-        self.status_of("/health/ready").is_ok_and(|status| status == "200")
+        self.get("/health/ready").is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
     }
 
-    fn status_of(&self, path: &str) -> Result<String> {
+    /// The whole answer, head and body.
+    fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)?;
         let mut answer = String::new();
-        stream.take(64 << 10).read_to_string(&mut answer)?;
-        Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
+        stream.take(4 << 20).read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory now, in MB (10^6 bytes).
     pub fn resident_mb(&self) -> Result<f64> {
-        self.status_mb("VmRSS:")
+        status_mb(self.pid(), "VmRSS:")
     }
 
     /// The most it ever was.
     pub fn peak_mb(&self) -> Result<f64> {
-        self.status_mb("VmHWM:")
+        status_mb(self.pid(), "VmHWM:")
     }
 
-    fn status_mb(&self, key: &str) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let line = text.lines().find_map(|l| l.strip_prefix(key)).with_context(|| format!("{path} has no {key}"))?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024.0 / 1e6)
+    /// The sum of a metric over all its labels.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        Ok(self.metrics()?.get(name).copied().unwrap_or(0.0))
+    }
+
+    /// All metrics, each summed over its labels.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let mut sums = BTreeMap::new();
+        for line in self.get("/metrics")?.lines().filter(|l| !l.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let name = series.split('{').next().unwrap_or_default();
+            *sums.entry(name.to_owned()).or_insert(0.0) += value;
+        }
+        Ok(sums)
     }
 
     /// `kill -9`, as a power cut would end it.
@@ -86,6 +104,55 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Already ended is as good; there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running bare broadcast, see `mulgil bench broadcast`; ended when dropped.
+pub struct Bare {
+    child: Child,
+    address: String,
+}
+
+impl Bare {
+    /// Frames of so many bytes, so many a second, to whoever connects.
+    pub fn start(bench: &Bench, frame_bytes: f64, rate: f64) -> Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let mut command = process::command(&bench.binary);
+        command.args([
+            "bench",
+            "broadcast",
+            "--bind",
+            &address,
+            "--frame-bytes",
+            &format!("{frame_bytes:.0}"),
+            "--rate",
+            &rate.to_string(),
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let bare = Self { child: command.spawn().with_context(|| format!("start `{}`", process::line(&command)))?, address };
+        let started = Instant::now();
+        while TcpStream::connect(&bare.address).is_err() {
+            if started.elapsed() > READY_WITHIN {
+                bail!("the bare broadcast did not listen within {} s", READY_WITHIN.as_secs());
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+        Ok(bare)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
