@@ -3,17 +3,17 @@
 //! <https://avro.apache.org/docs/1.12.0/specification/#object-container-files> (uncompressed blocks only).
 
 use super::columns::Columns;
-use super::container;
+use super::container::{self, Budget, Checked, Shapes};
 use super::json::too_many;
 use super::plan::Plan;
 use super::table::{Refusal, Table};
-use arrow::array::RecordBatch;
 use arrow_avro::codec::Tz;
 use arrow_avro::reader::{Decoder, Reader, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
-use mulgil_model::avro::{WireSchema, schema_id};
+use mulgil_model::avro::{HEADER_BYTES, WireSchema, schema_id};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Rows taken out of the Avro reader at a time.
 const BATCH_ROWS: usize = 8_192;
@@ -49,85 +49,109 @@ fn read_container(table: &mut Table, bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Messages have no length of their own: behind one that cannot be read, nothing can.
+/// Messages have no length of their own: behind one that cannot be read, nothing can. Each is walked by its schema first, so that the
+/// decoder meets runs of whole messages, and what it decoded of one run is in the table before the next is begun.
 fn decode_messages(table: &mut Table, bytes: &[u8]) {
     if bytes.is_empty() {
-        return table.refuse_row(
-            Refusal::row(0, "the input is empty: send avro messages in the wire format, or an avro file"),
-            1,
-            1,
-            bytes,
-        );
+        let reason = "the input is empty: send avro messages in the wire format, or an avro file";
+        return table.refuse_row(Refusal::row(0, reason), 1, 1, bytes);
     }
-    let rows_max = table.plan().options.limits.rows_max;
-    let read = match guarded(|| read_messages(table.plan(), bytes, BATCH_ROWS, rows_max)) {
-        Ok(read) => read,
-        // One message at a time is slow, and finds the damaged one.
-        Err(_) => match guarded(|| read_messages(table.plan(), bytes, 1, rows_max)) {
-            Ok(read) => read,
-            Err(reason) => return table.refuse_row(Refusal::row(0, reason), 1, 1, bytes),
-        },
-    };
-    for batch in &read.batches {
-        let appended =
-            Columns::of(table.plan(), batch.schema_ref()).and_then(|c| c.append(table, batch).map_err(|e| Refusal::row(0, e.to_string())));
-        if let Err(refusal) = appended {
-            return table.refuse_row(refusal, 1, 1, bytes);
-        }
-    }
-    if let Some(reason) = read.stopped {
-        let (line, column) = (table.next_row() + 1, read.used as u64 + 1);
-        table.refuse_row(Refusal::row(0, reason), line, column, &bytes[read.used..]);
+    if let Err((at, refusal)) = read_messages(table, bytes) {
+        let (line, column) = (table.next_row() + 1, at as u64 + 1);
+        table.refuse_row(refusal, line, column, &bytes[at..]);
     }
 }
 
-/// What could be read of a run of messages.
-struct Messages {
-    batches: Vec<RecordBatch>,
-    /// Bytes of the messages that were read.
-    used: usize,
-    /// Why the rest could not be.
-    stopped: Option<String>,
+/// Why the run of messages ends, and at which byte.
+type Stopped = (usize, Refusal);
+
+fn read_messages(table: &mut Table, bytes: &[u8]) -> Result<(), Stopped> {
+    let unreadable = |reason: String| Refusal::row(0, format!("not a readable avro message: {reason}"));
+    let plan = Arc::clone(table.plan());
+    let rows_max = plan.options.limits.rows_max;
+    let mut decoder = guarded(|| build_decoder(&plan).map_err(|e| e.to_string())).map_err(|e| (0, unreadable(e)))?;
+    let shapes: Vec<(u32, Checked<Shapes>)> = plan.wire.iter().map(|w| (w.id, Shapes::parse(&w.json))).collect();
+    let (mut used, mut budget) = (0, Budget::of(bytes));
+    while used < bytes.len() {
+        let room = BATCH_ROWS.min(rows_max - table.n_rows());
+        if room == 0 {
+            return Err((used, Refusal::row(0, too_many(rows_max))));
+        }
+        let (ends, stopped) = walk(&plan, &shapes, &bytes[used..], room, &mut budget);
+        let end = used + ends.last().copied().unwrap_or(0);
+        if append_run(table, &mut decoder, &bytes[used..end]).is_err() {
+            // The run is good in its frame and not in a value: one message at a time finds the one.
+            return Err(append_singly(table, &bytes[..end], used, &ends));
+        }
+        used = end;
+        if let Some(reason) = stopped {
+            return Err((used, unreadable(reason)));
+        }
+    }
+    Ok(())
 }
 
-/// In batches an error is returned, since the messages before it are lost in the decoder; one by one it ends the run.
-fn read_messages(plan: &Plan, bytes: &[u8], batch_rows: usize, rows_max: usize) -> Result<Messages, String> {
-    let mut decoder = build_decoder(plan, batch_rows).map_err(|e| e.to_string())?;
-    let mut read = Messages { batches: Vec::new(), used: 0, stopped: None };
-    let mut n_rows = 0;
-    while read.used < bytes.len() {
-        let rest = &bytes[read.used..];
-        let used = match check_header(plan, rest).and_then(|()| guarded(|| decoder.decode(rest).map_err(|e| e.to_string()))) {
-            Ok(used) => used,
-            Err(reason) if batch_rows == 1 => {
-                read.stopped = Some(format!("not a readable avro message: {reason}"));
-                break;
-            }
-            Err(reason) => return Err(reason),
-        };
-        read.used += used;
-        let batch = decoder.flush().map_err(|e| e.to_string())?;
-        n_rows += batch.as_ref().map_or(0, RecordBatch::num_rows);
-        if n_rows >= rows_max && read.used < bytes.len() {
-            read.stopped = Some(too_many(rows_max));
+/// Where each of the next whole messages ends, at most `n_max`, and what is wrong with the one behind them.
+fn walk(plan: &Plan, shapes: &[(u32, Checked<Shapes>)], bytes: &[u8], n_max: usize, budget: &mut Budget) -> (Vec<usize>, Option<String>) {
+    let (mut ends, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() && ends.len() < n_max {
+        let skipped = check_header(plan, rest).and_then(|id| {
+            let known = shapes.iter().find(|(known, _)| *known == id).ok_or("its schema is not known")?;
+            rest = &rest[HEADER_BYTES..];
+            known.1.as_ref().map_err(Clone::clone)?.skip_one(&mut rest, budget)
+        });
+        if let Err(reason) = skipped {
+            return (ends, Some(reason));
         }
+        ends.push(bytes.len() - rest.len());
+    }
+    (ends, None)
+}
+
+/// Decodes whole messages and appends their rows; on an error none of them.
+fn append_run(table: &mut Table, decoder: &mut Decoder, mut run: &[u8]) -> Result<(), String> {
+    let mut batches = Vec::new();
+    while !run.is_empty() {
+        let used = guarded(|| decoder.decode(run).map_err(|e| e.to_string()))?;
+        let batch = guarded(|| decoder.flush().map_err(|e| e.to_string()))?;
         if used == 0 && batch.is_none() {
-            read.stopped = Some("not a readable avro message: it ends too early".to_owned());
+            return Err("it ends too early".to_owned());
         }
-        read.batches.extend(batch);
-        if read.stopped.is_some() {
-            break;
-        }
+        run = &run[used..];
+        batches.extend(batch);
     }
-    Ok(read)
+    for batch in &batches {
+        let columns = Columns::of(table.plan(), batch.schema_ref()).map_err(|e| e.reason)?;
+        columns.append(table, batch).map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
-fn check_header(plan: &Plan, message: &[u8]) -> Result<(), String> {
+/// Messages from `from` on, which end at `ends`, up to the one that cannot be decoded.
+fn append_singly(table: &mut Table, bytes: &[u8], from: usize, ends: &[usize]) -> Stopped {
+    let unreadable = |reason: String| Refusal::row(0, format!("not a readable avro message: {reason}"));
+    let plan = Arc::clone(table.plan());
+    // The decoder that failed keeps what it had begun: this is a new one.
+    let mut decoder = match guarded(|| build_decoder(&plan).map_err(|e| e.to_string())) {
+        Ok(decoder) => decoder,
+        Err(reason) => return (from, unreadable(reason)),
+    };
+    let mut used = from;
+    for end in ends.iter().map(|end| from + end) {
+        if let Err(reason) = append_run(table, &mut decoder, &bytes[used..end]) {
+            return (used, unreadable(reason));
+        }
+        used = end;
+    }
+    (from, Refusal::row(0, "not readable avro messages: they can be read one by one, but not together"))
+}
+
+fn check_header(plan: &Plan, message: &[u8]) -> Checked<u32> {
     let id = schema_id(message).ok_or("it does not begin with a zero byte and a schema id")?;
-    if plan.wire.iter().any(|w| w.id == id) { Ok(()) } else { Err(format!("schema {id} is not known for stream '{}'", plan.schema.stream)) }
+    if plan.wire.iter().any(|w| w.id == id) { Ok(id) } else { Err(format!("schema {id} is not known for stream '{}'", plan.schema.stream)) }
 }
 
-fn build_decoder(plan: &Plan, batch_rows: usize) -> Result<Decoder, arrow::error::ArrowError> {
+fn build_decoder(plan: &Plan) -> Result<Decoder, arrow::error::ArrowError> {
     let present = WireSchema::of(&plan.schema);
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     for wire in &plan.wire {
@@ -137,7 +161,7 @@ fn build_decoder(plan: &Plan, batch_rows: usize) -> Result<Decoder, arrow::error
         .with_reader_schema(AvroSchema::new(present.json))
         .with_writer_schema_store(store)
         .with_active_fingerprint(Fingerprint::Id(present.id))
-        .with_batch_size(batch_rows)
+        .with_batch_size(BATCH_ROWS)
         .with_tz(Tz::Utc)
         .build_decoder()
 }

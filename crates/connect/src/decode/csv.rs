@@ -17,6 +17,8 @@ pub(crate) struct Csv {
     columns: Option<Vec<Option<usize>>>,
     /// 1-based line of the next byte.
     line: u64,
+    /// Characters of that line before it: a row that ends in a carriage return alone ends no line.
+    before: u64,
     n_resyncs: usize,
     record: ByteRecord,
 }
@@ -29,14 +31,14 @@ struct Span {
 
 impl Csv {
     pub fn new() -> Self {
-        Self { columns: None, line: 1, n_resyncs: 0, record: ByteRecord::new() }
+        Self { columns: None, line: 1, before: 0, n_resyncs: 0, record: ByteRecord::new() }
     }
 
     /// Reads complete rows, at most until the table holds `rows_max`, and says how many bytes they took. Fails when the header cannot be
     /// used: then no row can.
     pub fn step(&mut self, table: &mut Table, bytes: &[u8], at_end: bool, rows_max: usize) -> Result<usize, Refusal> {
-        let mut from = if self.line == 1 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
-        let mut lines = Lines::from(self.line);
+        let mut from = if self.line == 1 && self.before == 0 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        let mut lines = Lines::within(self.line, self.before);
         while table.n_rows() < rows_max {
             let before = from;
             let again = self.pass(table, bytes, &mut from, &mut lines, at_end, rows_max)?;
@@ -45,7 +47,7 @@ impl Csv {
             }
         }
         lines.advance(bytes, from);
-        self.line = lines.line;
+        (self.line, self.before) = (lines.line, lines.before(bytes));
         Ok(from)
     }
 
@@ -112,6 +114,7 @@ impl Csv {
     /// The caller passed over one line without reading it.
     pub fn line_skipped(&mut self) {
         self.line += 1;
+        self.before = 0;
     }
 }
 

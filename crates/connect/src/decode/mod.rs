@@ -12,6 +12,7 @@ mod columns;
 mod container;
 mod csv;
 mod json;
+mod pages;
 mod parquet;
 mod stream;
 

@@ -8,12 +8,24 @@ pub(crate) struct Lines {
     at: usize,
     /// Where that line begins.
     start: usize,
+    /// Characters of that line before the text, which may begin in its middle.
+    before: u64,
 }
 
 impl Lines {
     /// At the first byte of a text whose first line has the number `line`.
     pub fn from(line: u64) -> Self {
-        Self { line, at: 0, start: 0 }
+        Self { line, at: 0, start: 0, before: 0 }
+    }
+
+    /// At the first byte of a text that begins behind `before` characters of its first line.
+    pub fn within(line: u64, before: u64) -> Self {
+        Self { before, ..Self::from(line) }
+    }
+
+    /// Characters of the line before the present place.
+    pub fn before(&self, text: &[u8]) -> u64 {
+        self.before + column(&text[self.start..self.at]) - 1
     }
 
     /// Goes on to byte `to`, which must not lie behind.
@@ -23,6 +35,7 @@ impl Lines {
         if n > 0 {
             self.line += n as u64;
             self.start = self.at + memchr::memrchr(b'\n', passed).expect("a line break was counted") + 1;
+            self.before = 0;
         }
         self.at = to;
     }
@@ -31,7 +44,7 @@ impl Lines {
     pub fn place(mut self, text: &[u8], at: usize) -> (u64, u64) {
         let at = at.min(text.len());
         self.advance(text, at.max(self.at));
-        (self.line, column(&text[self.start..at.max(self.start)]))
+        (self.line, self.before + column(&text[self.start..at.max(self.start)]))
     }
 }
 
