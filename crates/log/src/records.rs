@@ -54,6 +54,17 @@ impl Records {
         self.largest_bytes
     }
 
+    /// A block as it stands in the journal. `None` if it does not hold that many sound records.
+    pub(crate) fn from_block(block: &[u8], n_records: u32) -> Option<Self> {
+        let is_sound = n_records > 0 && block_is_sound(block, n_records);
+        // No record is larger than its block.
+        is_sound.then(|| Self {
+            bytes: Bytes::copy_from_slice(block),
+            blocks: vec![Block { end: block.len(), n_records }],
+            largest_bytes: block.len(),
+        })
+    }
+
     pub(crate) fn n_blocks(&self) -> usize {
         self.blocks.len()
     }

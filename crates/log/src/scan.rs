@@ -61,6 +61,19 @@ impl Scanner {
 
     /// Whether a good frame behind `bad` proves that the byte at `bad` was durable before that frame was written.
     pub fn proves_durable(&mut self, bad: u64) -> DiskResult<bool> {
+        let is_proof = |position: u64, frame: &Frame<'_>| position.saturating_sub(u64::from(frame.unsynced_bytes)) > bad;
+        Ok(self.find(bad, is_proof)?.is_some())
+    }
+
+    /// Goes on with the next good frame behind a bad one, and gives its place; or with the end, if there is none.
+    pub fn pass_over(&mut self) -> DiskResult<Option<u64>> {
+        let found = self.find(self.position, |_, _| true)?;
+        self.position = found.unwrap_or(self.end);
+        Ok(found)
+    }
+
+    /// Where behind `bad` a good frame begins that is wanted.
+    fn find(&mut self, bad: u64, is_wanted: impl Fn(u64, &Frame<'_>) -> bool) -> DiskResult<Option<u64>> {
         let mut position = bad + 1;
         while position + FRAME_HEAD_BYTES as u64 <= self.end {
             self.load(position, FRAME_HEAD_BYTES)?;
@@ -69,21 +82,20 @@ impl Scanner {
                 None => position += (seen.len() - 1) as u64,
                 Some(skip) => {
                     position += skip as u64;
-                    if self.is_proof(position, bad)? {
-                        return Ok(true);
+                    if self.frame_at(position)?.is_some_and(|frame| is_wanted(position, &frame)) {
+                        return Ok(Some(position));
                     }
                     position += 1;
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn is_proof(&mut self, position: u64, bad: u64) -> DiskResult<bool> {
-        let Some(end) = self.frame_end(position)? else { return Ok(false) };
+    fn frame_at(&mut self, position: u64) -> DiskResult<Option<Frame<'_>>> {
+        let Some(end) = self.frame_end(position)? else { return Ok(None) };
         let bytes = window_part(&self.window, self.window_at, position, end);
-        let frame = format::decode_frame(bytes, Place { segment: self.segment, position });
-        Ok(frame.is_ok_and(|frame| position.saturating_sub(u64::from(frame.unsynced_bytes)) > bad))
+        Ok(format::decode_frame(bytes, Place { segment: self.segment, position }).ok())
     }
 
     /// The end of the frame at `position`, which is then in the window; `None` if the file ends before it.

@@ -1,6 +1,7 @@
 //! The journal through its public interface: on a disk in memory that fails on purpose, and on the real one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod accidents;
 mod basics;
 mod crash;
 mod damage;
@@ -11,3 +12,4 @@ mod harness;
 mod model;
 mod pipeline;
 mod retention;
+mod salvage;
