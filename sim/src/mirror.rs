@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use mulgil_log::{Journal, Log, ReadLimit, RecordRef};
-use mulgil_model::ids::{Offset, Topic, TopicPartition};
+use mulgil_model::ids::{Offset, TopicPartition};
 use mulgil_model::rows::Rows;
 use mulgil_model::schema::StreamSchema;
 use mulgil_model::time::{AppendTime, EventTime, ReceiveTime};
@@ -70,12 +70,8 @@ impl Mirror {
         self.partitions.iter().map(|(at, records)| (at, records.as_slice()))
     }
 
-    pub fn len(&self) -> usize {
+    pub fn n_rows(&self) -> usize {
         self.partitions.values().map(Vec::len).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Rows of a partition, decoded.
@@ -92,10 +88,6 @@ impl Mirror {
             appended: records.iter().map(|r| r.append_time).collect(),
             received: records.iter().map(|r| r.receive_time).collect(),
         })
-    }
-
-    pub fn partitions_of(&self, topic: &Topic) -> impl Iterator<Item = &TopicPartition> {
-        self.partitions.keys().filter(move |at| at.topic == *topic)
     }
 }
 

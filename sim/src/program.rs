@@ -31,7 +31,8 @@ pub struct Program {
     pub folder: Arc<Folder>,
     pub ingest: LogIngest,
     pub hub: Hub,
-    workers: Vec<Worker>,
+    /// None: it has failed, and its thread with it.
+    workers: Vec<Option<Worker>>,
     archivist: Archivist,
     shards: Shards,
     decided: Vec<(Topic, Topic)>,
@@ -54,7 +55,7 @@ impl Program {
         let (held, shards) = open_shards(&config, &plan, &folder, &options, &wanted)?;
         let finish_below = Arc::new(AtomicU32::new(0));
         let hand = |held| Worker::new(folder.log(), held, Arc::clone(&finish_below));
-        let workers = deal(held, options.workers).into_iter().map(hand).collect();
+        let workers = deal(held, options.workers).into_iter().map(hand).map(Some).collect();
         let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), Arc::clone(&clock));
         let ingest = LogIngest::new(&config, &plan, &folder.schemas, folder.log(), clock())?;
         // Viewers ask for the tick themselves.
@@ -72,7 +73,12 @@ impl Program {
     }
 
     pub fn work(&mut self, worker: usize) -> Result<bool> {
-        self.workers[worker].step(self.hands.now()).with_context(|| format!("shards-{worker} failed"))
+        let Some(running) = &mut self.workers[worker] else { return Ok(false) };
+        let stepped = running.step(self.hands.now());
+        if stepped.is_err() {
+            self.workers[worker] = None;
+        }
+        stepped.with_context(|| format!("shards-{worker} failed"))
     }
 
     pub fn archive(&mut self) -> Result<usize> {
@@ -117,7 +123,7 @@ impl Program {
     /// Ends as the binary does when it is told to, or when one of its parts has failed: in order, as far as that goes.
     pub fn end(self) -> Result<()> {
         let Self { folder, workers, archivist, ingest, hub, .. } = self;
-        let closed: Vec<Result<()>> = workers.into_iter().map(Worker::close).collect();
+        let closed: Vec<Result<()>> = workers.into_iter().flatten().map(Worker::close).collect();
         let flushed = folder.history.flush().context("writing history");
         let synced = folder.journal.flush().context("cannot flush the log");
         drop((archivist, ingest, hub, folder));

@@ -123,7 +123,7 @@ impl World {
         }
         self.trace.say("the end: everything works again and is brought to its end");
         self.settle().context("at the end")?;
-        self.outcome.n_rows = self.mirror.len();
+        self.outcome.n_rows = self.mirror.n_rows();
         self.outcome.n_struck = self.disk.n_struck();
         self.outcome.n_ops = self.disk.n_ops().0;
         self.outcome.digest = self.trace.digest();
@@ -175,6 +175,21 @@ impl World {
         Ok(())
     }
 
+    /// Told to end, or stopped by force.
+    fn stop(&mut self, how: Option<Crash>) -> Result<()> {
+        let Some(program) = self.program.take() else { return Ok(()) };
+        self.trace.say(&format!("  stopped from outside: {how:?}"));
+        self.viewers.iter_mut().for_each(Viewer::disconnect);
+        self.player.program_died();
+        self.outcome.n_crashes += 1;
+        let Some(how) = how else {
+            let ended = program.end();
+            return ended.or_else(|error| self.excused(&format!("{error:#}")));
+        };
+        program.kill(&self.disk, how);
+        Ok(())
+    }
+
     fn how(&mut self) -> Crash {
         self.r.pick(&[Crash::DropUnsynced, Crash::TearUnsynced, Crash::KeepUnsynced])
     }
@@ -186,13 +201,8 @@ impl World {
         let r = &mut self.r;
         if r.percent(faults.crash) {
             if r.percent(50) {
-                if let Some(program) = self.program.take() {
-                    self.trace.say(&format!("  stopped from outside: {how:?}"));
-                    self.viewers.iter_mut().for_each(Viewer::disconnect);
-                    self.player.program_died();
-                    program.kill(&self.disk, how);
-                    self.outcome.n_crashes += 1;
-                }
+                let in_order = r.percent(30);
+                self.stop(if in_order { None } else { Some(how) })?;
             } else {
                 let (nth, half_done) = (r.below(30), r.percent(50));
                 self.disk.plan(|f| f.at_change(nth, Fault::Crash { how, half_done }));
@@ -251,14 +261,8 @@ impl World {
             72..74 => program.merge_history().map_err(Failure::Program)?,
             74..76 => self.retain(program)?,
             76..96 => self.view(program)?,
-            96 => return Err(Failure::Program(anyhow::anyhow!("told to end"))).or_else(|e: Failure| self.told_to_end(program, e)),
             _ => self.compare(program).map_err(Failure::Proof)?,
         }
-        Ok(())
-    }
-
-    fn told_to_end(&mut self, _: &Program, _: Failure) -> Result<(), Failure> {
-        self.trace.say("  a quiet moment");
         Ok(())
     }
 

@@ -95,12 +95,14 @@ impl History {
         let mut entry = FileEntry::merged(&entries).expect("invariant: a group has at least two files");
         let first = entry.offsets.iter().map(|r| r.first).min().unwrap_or_default();
         entry.name = self.upkeep.lock().new_name(first);
+        // Damage must not go into a new file that is then thought to be sound.
+        group.iter().try_for_each(|file| file.check())?;
         let mut merged = merge_sorted(layout, group)?;
         let mut n_rows = 0;
         let batches = std::iter::from_fn(|| futures::executor::block_on(merged.next()))
             .inspect(|batch| n_rows += batch.as_ref().map_or(0, RecordBatch::num_rows) as u64)
             .map(|batch| batch.map_err(HistoryError::internal(format!("merging files of {name}"))));
-        entry.bytes = self.write_file(layout, &entry, ZSTD_LEVEL_MERGE, batches)?;
+        self.write_file(layout, &mut entry, ZSTD_LEVEL_MERGE, batches)?;
         let path = entry.path(&self.dir, layout.name());
         if n_rows != entry.rows {
             self.disk.remove(&path).ok();

@@ -145,24 +145,26 @@ impl History {
         entry.name = next.new_name(first);
         let gathering = || HistoryError::internal(format!("sorting rows of {}", layout.name()));
         let rows = day.gather(&sealed.batches).map(|rows| rows.map_err(gathering()));
-        entry.bytes = self.write_file(layout, &entry, ZSTD_LEVEL_FLUSH, rows)?;
+        self.write_file(layout, &mut entry, ZSTD_LEVEL_FLUSH, rows)?;
         Ok(DataFile::new(Arc::clone(&self.disk), &self.dir, layout.name(), entry))
     }
 
-    /// Writes the file of `entry`; what could not be finished is removed again.
+    /// Writes the file of `entry` and notes its size and sum; what could not be finished is removed again.
     pub(crate) fn write_file(
         &self,
         layout: &Layout,
-        entry: &FileEntry,
+        entry: &mut FileEntry,
         zstd_level: i32,
         batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
-    ) -> Result<u64, HistoryError> {
+    ) -> Result<(), HistoryError> {
         let path = entry.path(&self.dir, layout.name());
         let written = write(self.disk.as_ref(), &path, layout, zstd_level, batches);
         if written.is_err() {
             // The first error is the one worth telling; a leftover is removed by the next opening.
             self.disk.remove(&path).ok();
         }
-        written
+        let (bytes, crc32c) = written?;
+        (entry.bytes, entry.crc32c) = (bytes, Some(crc32c));
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@
 //!   "next_file": 12,            // the number of the next file; never used twice
 //!   "streams": { "trades": {
 //!     "partitions": [ { "partition": 0, "start": 0, "covered": 1500, "dropped": 0 } ],
-//!     "files": [ { "day": "2019-07-05", "name": "0-11.parquet", "rows": 1500, "bytes": 40211,
+//!     "files": [ { "day": "2019-07-05", "name": "0-11.parquet", "rows": 1500, "bytes": 40211, "crc32c": 2868712349,
 //!                  "event_time_min": 1562284800000000, "event_time_max": 1562371199999999,
 //!                  "key_min": "005930", "key_max": "TSLA",
 //!                  "offsets": [ { "partition": 0, "first": 0, "last": 1499, "rows": 1500, "event_time_max": 1562371199999999 } ] } ] } } }
@@ -22,12 +22,14 @@ use crate::day::Day;
 use crate::error::HistoryError;
 use mulgil_disk::{Disk, read_whole, write_atomic};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "mulgil-history";
 const VERSION: u32 = 1;
+/// Offsets and sizes beyond it are taken for damage; sums of many below it fit into 64 bits.
+const NUMBER_MAX: u64 = 1 << 48;
 /// Some 400,000 files; more are taken for damage.
 const MANIFEST_BYTES_MAX: u64 = 128 << 20;
 
@@ -68,6 +70,9 @@ pub(crate) struct FileEntry {
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
+    /// CRC-32C of the whole file; files of early versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<u32>,
     pub event_time_min: i64,
     pub event_time_max: i64,
     pub key_min: String,
@@ -105,6 +110,13 @@ impl Manifest {
             let (format, version) = (&manifest.format, manifest.version);
             return Err(corrupt(format!("has format '{format}' version {version}, but this program reads '{FORMAT}' version {VERSION}")));
         }
+        if manifest.generation.max(manifest.next_file) > NUMBER_MAX {
+            let (generation, next_file) = (manifest.generation, manifest.next_file);
+            return Err(corrupt(format!("generation {generation} and file number {next_file} cannot be counted on from")));
+        }
+        for (name, stream) in &manifest.streams {
+            stream.check().map_err(|problem| corrupt(format!("stream '{name}': {problem}")))?;
+        }
         Ok(manifest)
     }
 
@@ -122,7 +134,41 @@ impl Manifest {
     }
 }
 
+impl StreamFiles {
+    /// What every manifest that was written here keeps to, so that numbers can be added and names joined to a folder without a thought.
+    /// Whether the files hold what is said of them is for `verify` to find out.
+    fn check(&self) -> Result<(), String> {
+        let mut partitions = BTreeSet::new();
+        for cover in &self.partitions {
+            let n_rows = cover.covered.checked_sub(cover.start).filter(|n| cover.covered <= NUMBER_MAX && cover.dropped <= *n);
+            if n_rows.is_none() || !partitions.insert(cover.partition) {
+                return Err(format!("partition {} cannot be as it says: {cover:?}", cover.partition));
+            }
+        }
+        self.files.iter().try_for_each(|file| file.check(&partitions))
+    }
+}
+
 impl FileEntry {
+    fn check(&self, partitions: &BTreeSet<u32>) -> Result<(), String> {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let numbers = self.name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-'));
+        if !numbers.is_some_and(|(first, number)| is_number(first) && is_number(number)) {
+            return Err(format!("'{}' is not the name of a file of the history", self.name));
+        }
+        let wrong = |range: &OffsetRange| {
+            let n_offsets = range.last.checked_sub(range.first).map(|n| n.saturating_add(1));
+            range.last >= NUMBER_MAX || n_offsets.is_none_or(|n| range.rows > n) || !partitions.contains(&range.partition)
+        };
+        if let Some(range) = self.offsets.iter().find(|r| wrong(r)) {
+            return Err(format!("file {} cannot hold what it says: {range:?}", self.name));
+        }
+        if self.bytes > NUMBER_MAX || self.offsets.iter().map(|r| u128::from(r.rows)).sum::<u128>() != u128::from(self.rows) {
+            return Err(format!("file {} cannot have {} rows in {} bytes", self.name, self.rows, self.bytes));
+        }
+        Ok(())
+    }
+
     pub fn path(&self, dir: &Path, stream: &str) -> PathBuf {
         dir.join(stream).join(self.day.to_string()).join(&self.name)
     }
@@ -130,7 +176,7 @@ impl FileEntry {
     /// What a file of all of these entries' rows is, but for its name and size. At least one entry.
     pub fn merged(entries: &[&FileEntry]) -> Option<Self> {
         let (head, rest) = entries.split_first()?;
-        let mut merged = (*head).clone();
+        let mut merged = FileEntry { crc32c: None, ..(*head).clone() };
         for entry in rest {
             merged.rows += entry.rows;
             merged.event_time_min = merged.event_time_min.min(entry.event_time_min);
@@ -194,5 +240,9 @@ mod tests {
         check(&V1.replace("2019-07-05", "2019-07-35"), "is not a day");
         check(&V1.replace("\"version\": 1", "\"version\": 2"), "this program reads 'mulgil-history' version 1");
         check(&V1.replace("\"generation\"", "\"generations\""), "unknown field");
+        check(&V1.replace("0-11.parquet", "../../../0-11.parquet"), "is not the name of a file of the history");
+        check(&V1.replace("\"start\": 0", "\"start\": 1501"), "partition 0 cannot be as it says");
+        check(&V1.replace("\"last\": 1499", "\"last\": 1498"), "file 0-11.parquet cannot hold what it says");
+        check(&V1.replace("\"rows\": 1500,\n          \"bytes\"", "\"rows\": 1501,\n          \"bytes\""), "cannot have 1501 rows");
     }
 }

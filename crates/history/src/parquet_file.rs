@@ -40,6 +40,25 @@ impl DataFile {
         Arc::new(Self { entry, path, disk, doomed: AtomicBool::new(false) })
     }
 
+    /// Reads the whole file: it is, byte for byte, what was written. Parquet has no sums of its own here, and some damage decompresses.
+    pub fn check(&self) -> Result<(), HistoryError> {
+        let Some(want) = self.entry.crc32c else { return Ok(()) };
+        let corrupt = |problem: String| HistoryError::Corrupt { path: self.path.clone(), problem };
+        let file = self.disk.open(&self.path, OpenMode::Read)?;
+        let size = file.size_bytes()?;
+        if size != self.entry.bytes {
+            return Err(corrupt(format!("has {size} bytes, but {} were written: restore it from a copy", self.entry.bytes)));
+        }
+        let (mut sum, mut at, mut buffer) = (0, 0, vec![0; WRITE_BUFFER_BYTES]);
+        while at < size {
+            let part = &mut buffer[..(size - at).min(WRITE_BUFFER_BYTES as u64) as usize];
+            file.read_at(at, part)?;
+            sum = crc32c::crc32c_append(sum, part);
+            at += part.len() as u64;
+        }
+        if sum == want { Ok(()) } else { Err(corrupt("is not what was written (its checksum differs): restore it from a copy".to_owned())) }
+    }
+
     pub fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
     }
@@ -56,29 +75,49 @@ impl Drop for DataFile {
     }
 }
 
-/// Writes sorted batches as one file and makes it durable, its name too. Returns its size in bytes.
+/// Sums what goes through.
+struct Summed {
+    to: mulgil_disk::Writer,
+    crc32c: u32,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.to.write(bytes)?;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Writes sorted batches as one file and makes it durable, its name too. Returns its size in bytes and its CRC-32C.
 pub(crate) fn write(
     disk: &dyn Disk,
     path: &Path,
     layout: &Layout,
     zstd_level: i32,
     batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
-) -> Result<u64, HistoryError> {
+) -> Result<(u64, u32), HistoryError> {
     let dir = path.parent().expect("invariant: a file of the history stands in a day's folder");
     disk.create_dir_all(dir)?;
     let file = disk.open(path, OpenMode::Create)?;
-    let sink = std::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, mulgil_disk::Writer(Arc::clone(&file)));
+    let summed = Summed { to: mulgil_disk::Writer(Arc::clone(&file)), crc32c: 0 };
+    let sink = std::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, summed);
     let doing = || format!("writing {}", path.display());
-    let mut writer =
-        ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout, zstd_level))).map_err(HistoryError::internal(doing()))?;
+    let mut writer = ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout, zstd_level)))
+        .map_err(HistoryError::internal(doing()))?;
     for batch in batches {
         writer.write(&batch?).map_err(HistoryError::internal(doing()))?;
     }
     let mut sink = writer.into_inner().map_err(HistoryError::internal(doing()))?;
     sink.flush().map_err(HistoryError::internal(doing()))?;
+    let crc32c = sink.get_ref().crc32c;
     file.sync_data()?;
     disk.sync_dir(dir)?;
-    Ok(file.size_bytes()?)
+    Ok((file.size_bytes()?, crc32c))
 }
 
 /// No bloom filters: the rows are sorted by key, so the page index finds a key's pages exactly.
@@ -130,6 +169,7 @@ pub(crate) fn describe_rows((key_min, key_max): (&str, &str), rows: impl Iterato
         name: String::new(),
         rows: ranges.iter().map(|r| r.rows).sum(),
         bytes: 0,
+        crc32c: None,
         event_time_min: time_min,
         event_time_max: time_max,
         key_min: key_min.to_owned(),

@@ -21,22 +21,28 @@ pub struct VerifyReport {
     pub problems: Vec<String>,
 }
 
-/// One bit for each offset of a partition.
+/// One bit for each offset of a partition. Bits are kept where offsets were seen: a damaged manifest may claim any number of them.
 struct Seen {
     start: u64,
-    bits: Vec<u64>,
+    covered: u64,
+    bits: BTreeMap<u64, [u64; BLOCK_WORDS as usize]>,
 }
+
+const BLOCK_WORDS: u64 = 64;
 
 impl Seen {
     fn of(cover: &PartitionCover) -> Self {
-        Self { start: cover.start, bits: vec![0; (cover.covered - cover.start).div_ceil(64) as usize] }
+        Self { start: cover.start, covered: cover.covered, bits: BTreeMap::new() }
     }
 
     /// False if the offset is outside, or was there before.
     fn note(&mut self, offset: u64) -> bool {
-        let Some(at) = offset.checked_sub(self.start) else { return false };
-        let Some(word) = self.bits.get_mut((at / 64) as usize) else { return false };
-        let bit = 1 << (at % 64);
+        if !(self.start..self.covered).contains(&offset) {
+            return false;
+        }
+        let (word, bit) = (offset / 64, 1 << (offset % 64));
+        let block = self.bits.entry(word / BLOCK_WORDS).or_insert([0; BLOCK_WORDS as usize]);
+        let word = &mut block[(word % BLOCK_WORDS) as usize];
         let new = *word & bit == 0;
         *word |= bit;
         new
@@ -82,6 +88,10 @@ impl History {
 }
 
 fn check_file(layout: &Layout, file: &DataFile, seen: &mut BTreeMap<u32, Seen>) -> Result<(), String> {
+    file.check().map_err(|e| match e {
+        HistoryError::Corrupt { problem, .. } => problem,
+        other => other.to_string(),
+    })?;
     let mut described: Vec<FileEntry> = Vec::new();
     let mut last = None;
     for batch in reader::batches(file, BATCH_ROWS).map_err(|e| e.to_string())? {
@@ -108,7 +118,7 @@ fn check_file(layout: &Layout, file: &DataFile, seen: &mut BTreeMap<u32, Seen>) 
         described.push(describe(layout, &batch));
     }
     let found = FileEntry::merged(&described.iter().collect::<Vec<_>>()).ok_or("is empty")?;
-    let found = FileEntry { name: file.entry.name.clone(), bytes: file.entry.bytes, ..found };
+    let found = FileEntry { name: file.entry.name.clone(), bytes: file.entry.bytes, crc32c: file.entry.crc32c, ..found };
     if crate::day::Day::of(found.event_time_min) != file.entry.day {
         return Err(format!("has rows of another day than {}", file.entry.day));
     }
