@@ -156,9 +156,14 @@ impl Served {
     }
 }
 
+/// Plans of queries are walked by recursion: as deep as the history lets a query be. Only what is used of it becomes memory.
+const STACK_BYTES: usize = 64 << 20;
+
 fn runtime(name: &str) -> Result<Runtime> {
     const THREADS: usize = 2;
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(THREADS).thread_stack_size(STACK_BYTES).thread_name(name);
+    Ok(builder.enable_all().build()?)
 }
 
 /// Libraries that warn about what is no fault of the user's (statistics that a file does not have) are heard only when they fail.
