@@ -140,7 +140,7 @@ fn the_same_bytes_in_any_batches_threads_and_restarts() {
     same(&straight, &derived(&again));
 }
 
-fn same(
+pub fn same(
     want: &std::collections::BTreeMap<String, Vec<crate::program::Record>>,
     got: &std::collections::BTreeMap<String, Vec<crate::program::Record>>,
 ) {

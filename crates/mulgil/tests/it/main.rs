@@ -5,7 +5,9 @@ mod program;
 
 mod commands;
 mod determinism;
+mod disk_full;
 mod ingest;
+mod kills;
 mod page;
 mod resume;
 mod rules;

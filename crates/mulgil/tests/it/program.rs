@@ -75,6 +75,11 @@ impl Server {
             .args(["--bind", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts a command that becomes a server, and waits until it is ready.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
@@ -97,6 +102,10 @@ impl Server {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, name: &str) {
