@@ -3,7 +3,7 @@
 //! Topic `_idempotency`, one partition. Record: key = `<stream>/<key>`, value = JSON `{"body":"<xxh3 of the body>","answer":{…}}`.
 
 use anyhow::{Context, Result};
-use mulgil_log::{Append, Log, ReadLimit, RecordsBuilder, Seek};
+use mulgil_log::{Append, Log, LogError, ReadLimit, RecordsBuilder, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::time::{AppendTime, EventTime, ReceiveTime};
 use mulgil_serve::ports::{IngestAnswer, Placed};
@@ -67,7 +67,14 @@ impl Remembered {
         let at = topic();
         let mut from = log.seek(&at, Seek::AppendedAt(AppendTime(now.0 - HORIZON_US)))?;
         loop {
-            let chunk = log.read(&at, from, ReadLimit::records(10_000)).context("cannot read the idempotency keys")?;
+            let chunk = match log.read(&at, from, ReadLimit::records(10_000)) {
+                // Retention was faster.
+                Err(LogError::BelowRetention { first, .. }) if first > from => {
+                    from = first;
+                    continue;
+                }
+                read => read.context("cannot read the idempotency keys")?,
+            };
             if chunk.is_empty() {
                 return Ok(remembered);
             }
@@ -77,6 +84,10 @@ impl Remembered {
             }
             from = chunk.next_offset();
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.given.len()
     }
 
     pub fn get(&self, key: &str) -> Option<&Given> {
