@@ -25,9 +25,7 @@ impl Row {
 
     pub fn json(&self) -> String {
         let (id, symbol, time, price, quantity, side) = (&self.id, self.symbol, self.time_us, self.price(), self.quantity, self.side());
-        format!(
-            r#"{{"event_id":"{id}","symbol":"{symbol}","event_time":{time},"price":{price},"quantity":{quantity},"side":"{side}"}}"#
-        )
+        format!(r#"{{"event_id":"{id}","symbol":"{symbol}","event_time":{time},"price":{price},"quantity":{quantity},"side":"{side}"}}"#)
     }
 
     fn price(&self) -> String {

@@ -41,7 +41,11 @@ impl Mirror {
         let topics: BTreeMap<_, _> = journal.topics().into_iter().map(|t| (t.at.clone(), t)).collect();
         for (at, seen) in &self.partitions {
             let next = topics.get(at).map_or(0, |t| t.next.0);
-            ensure!(next >= seen.len() as u64, "{at} had {} rows that could be read, and now has {next}: committed rows are lost", seen.len());
+            ensure!(
+                next >= seen.len() as u64,
+                "{at} had {} rows that could be read, and now has {next}: committed rows are lost",
+                seen.len()
+            );
         }
         for (at, info) in topics {
             let seen = self.partitions.entry(at.clone()).or_default();

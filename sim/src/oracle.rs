@@ -78,7 +78,9 @@ fn compare(at: &TopicPartition, want: &[String], got: &[String]) -> Result<()> {
     }
     match (want.get(got.len()), got.get(want.len())) {
         (Some(lost), _) => bail!("{at} ends at {}, but '{lost}' was acknowledged: {} rows are lost", got.len(), want.len() - got.len()),
-        (_, Some(extra)) => bail!("{at} has {} rows too many: '{extra}' was sent never, or refused, or is there twice", got.len() - want.len()),
+        (_, Some(extra)) => {
+            bail!("{at} has {} rows too many: '{extra}' was sent never, or refused, or is there twice", got.len() - want.len())
+        }
         (None, None) => Ok(()),
     }
 }

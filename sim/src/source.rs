@@ -120,7 +120,15 @@ impl Poster {
     }
 
     /// Sends a new request, or the one that was not answered once more. `lost` in percent: the request, and the answer.
-    pub fn post(&mut self, program: &Program, oracle: &mut Oracle, market: &mut Market, now_us: i64, lost: u64, r: &mut Random) -> Result<Done> {
+    pub fn post(
+        &mut self,
+        program: &Program,
+        oracle: &mut Oracle,
+        market: &mut Market,
+        now_us: i64,
+        lost: u64,
+        r: &mut Random,
+    ) -> Result<Done> {
         let request = match self.outstanding.take() {
             Some(request) => request,
             None => self.compose(market, r),
@@ -161,7 +169,11 @@ impl Poster {
             for placed in &answer.placed {
                 let at = TopicPartition::new(Topic::new(entry(request.stream).0)?, placed.partition);
                 let (next, n) = (oracle.next(&at), request.sent.get(&at).map_or(0, Vec::len) as u64);
-                ensure!(placed.first == next && placed.last.0 + 1 == next.0 + n, "{}: {n} rows placed at {placed:?}, next is {next}", request.name);
+                ensure!(
+                    placed.first == next && placed.last.0 + 1 == next.0 + n,
+                    "{}: {n} rows placed at {placed:?}, next is {next}",
+                    request.name
+                );
             }
             oracle.acknowledged(&request.sent);
             self.applied.insert(request.name.clone());

@@ -83,7 +83,8 @@ fn batch(bytes: &[u8]) -> Option<(Vec<Change>, &[u8])> {
         let (n, rest) = number(body)?;
         let (key, rest) = rest.split_at_checked(n as usize)?;
         let (n, rest) = number(rest)?;
-        let (value, rest) = if n == REMOVED { (None, rest) } else { rest.split_at_checked(n as usize).map(|(v, r)| (Some(v.to_vec()), r))? };
+        let (value, rest) =
+            if n == REMOVED { (None, rest) } else { rest.split_at_checked(n as usize).map(|(v, r)| (Some(v.to_vec()), r))? };
         changes.push((key.to_vec(), value));
         body = rest;
     }

@@ -81,6 +81,11 @@ impl Faults {
         self.reads.insert(self.n_reads + nth, fault);
     }
 
+    /// Forgets what has not struck a read yet.
+    pub fn clear_reads(&mut self) {
+        self.reads.clear();
+    }
+
     /// Forgets what has not struck yet.
     pub fn clear(&mut self) {
         self.changes.clear();

@@ -3,8 +3,9 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
-use mulgil_disk::{Crash, Disk, DiskError, MemDisk, OpenMode, RealDisk, Writer, read_whole, write_atomic};
+use mulgil_disk::{Crash, Disk, DiskError, Fault, MemDisk, OpenMode, RealDisk, Writer, read_whole, write_atomic};
 
 fn names(disk: &dyn Disk, dir: &Path) -> Vec<(String, u64)> {
     disk.list(dir).unwrap().into_iter().map(|e| (e.name, e.size_bytes)).collect()
@@ -187,4 +188,63 @@ fn held_syncs_wait_for_their_release() {
     assert!(!waiting.is_finished());
     disk.release_syncs();
     waiting.join().unwrap().unwrap();
+}
+
+/// What goes wrong at the nth operation, and what is left then: a file of two synced bytes to which three are written, and synced.
+#[test]
+fn planned_faults_strike_once_where_they_were_planned() {
+    let eio = Fault::Fail { half_done: false };
+    let crash = |half_done| Fault::Crash { how: Crash::DropUnsynced, half_done };
+    let check = |nth: u64, fault: Fault, want: &str| {
+        let (disk, path) = mem();
+        let dir = path.parent().unwrap();
+        let file = disk.open(path, OpenMode::Create).unwrap();
+        file.append(b"ab").and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(dir)).unwrap();
+        disk.plan(|faults| faults.at_change(nth, fault));
+        let said = file.append(b"cde").and_then(|()| file.sync_data()).and_then(|()| disk.rename(path, &dir.join("g")));
+        let (failed, down) = (said.is_err(), disk.is_down());
+        if down {
+            assert!(disk.list(dir).is_err(), "a disk that is down answers nothing");
+            disk.restart();
+        } else {
+            disk.crash(Crash::DropUnsynced);
+        }
+        let (name, size) = names(&disk, dir).remove(0);
+        assert_eq!(format!("failed {failed}, down {down}, {name} {size}"), want);
+        assert_eq!(disk.n_struck(), u64::from(failed));
+    };
+    check(0, eio, "failed true, down false, a 2");
+    check(1, eio, "failed true, down false, a 2");
+    check(2, eio, "failed true, down false, a 5");
+    check(2, Fault::Fail { half_done: true }, "failed true, down false, a 5");
+    check(0, crash(false), "failed true, down true, a 2");
+    check(1, crash(false), "failed true, down true, a 2");
+    check(1, crash(true), "failed true, down true, a 5");
+    check(2, crash(false), "failed true, down true, a 5");
+    check(2, crash(true), "failed true, down true, g 5");
+    check(3, eio, "failed false, down false, g 5");
+}
+
+#[test]
+fn planned_reads_fail_or_come_short_and_the_watcher_hears_of_all() {
+    let (disk, path) = mem();
+    let file = disk.open(path, OpenMode::Create).unwrap();
+    file.append(b"ab").unwrap();
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    disk.watch(Arc::new(move |op, path| ear.lock().unwrap().push(format!("{op:?} {}", path.display()))));
+    disk.plan(|faults| {
+        faults.at_read(0, Fault::Short);
+        faults.at_read(1, Fault::Fail { half_done: false });
+        faults.at_read(2, Fault::Fail { half_done: false });
+        faults.at_read(3, Fault::Short);
+    });
+    let mut into = [0; 2];
+    assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), std::io::ErrorKind::Other);
+    disk.plan(mulgil_disk::Faults::clear_reads);
+    file.read_at(0, &mut into).unwrap();
+    assert_eq!((&into, disk.n_struck()), (b"ab", 2));
+    assert_eq!(*heard.lock().unwrap(), vec![format!("Read {}", path.display()); 3]);
+    assert_eq!(disk.files(), [(path.to_owned(), 2, 0)]);
 }
