@@ -142,6 +142,13 @@ impl Feature {
         (!self.buys_only || t.side == Some("BUY")) && (self.column != "side" || t.side.is_some())
     }
 
+    /// The oldest row in a window of time, by event time, then by arrival.
+    fn oldest(&self, trades: &[Trade], known: &[usize], i: usize) -> Option<usize> {
+        let Over::Seconds(width) = self.over else { return None };
+        let latest = known.iter().map(|j| trades[*j].at).max().unwrap();
+        known.iter().copied().filter(|j| *j != i && trades[*j].at > latest - width).min_by_key(|j| (trades[*j].at, *j))
+    }
+
     /// What row `i` sees; `known` are the rows of its key since the key began, itself included, in order of arrival.
     fn value(&self, trades: &[Trade], known: &[usize], i: usize) -> Value {
         let row = &trades[i];
@@ -268,6 +275,7 @@ fn rules() -> Vec<Rule> {
     let rule = |name, test, sql, means: fn(&Row<'_>) -> Option<f64>| Rule { name, test, sql, means, buys_only: false, cooldown: 0 };
     vec![
         Rule { cooldown: 7, ..rule("cool", Test::Each, "n >= 2", |r| truth(r.get("n").map(|n| n >= 2.0))) },
+        rule("both", Test::Each, "n >= 1 and z > -1000", |r| truth(r.get("n").map(|n| n >= 1.0 && r.get("z").is_some()))),
         rule("often", Test::Transition, "n_in >= 3", |r| truth(r.get("n_in").map(|n| n >= 3.0))),
         Rule {
             cooldown: 4,
@@ -309,8 +317,8 @@ fn config(features: &[Feature], rules: &[Rule]) -> String {
     features.iter().map(Feature::toml).chain(rules.iter().map(Rule::toml)).chain([show]).collect()
 }
 
-/// (row, rule, state, level)
-type Alert = (usize, String, String, String);
+/// (row, rule, state, level, oldest row of the evidence where it is compared)
+type Alert = (usize, String, String, String, Option<usize>);
 
 #[derive(Debug, Clone, Default)]
 struct Memory {
@@ -453,7 +461,10 @@ impl Case {
             let row = Row { trade, values };
             for rule in rules.iter().filter(|_| !trade.backfill) {
                 let memory = memories.entry((trade.key, rule.name)).or_default();
-                alerts.extend(rule.judge(memory, &row).map(|(state, level)| (i, rule.name.to_owned(), state, level)));
+                let of = |name: &'static str| features.iter().filter(move |f| f.name == name);
+                let oldest = || of("n").chain(of("z")).filter_map(|f| f.oldest(&self.trades, rows, i)).min();
+                let first = if rule.name == "both" { oldest() } else { None };
+                alerts.extend(rule.judge(memory, &row).map(|(state, level)| (i, rule.name.to_owned(), state, level, first)));
             }
             shown.push(row.values);
             watermark = watermark.max(Some(trade.at - BOUND / SECOND));
@@ -524,7 +535,9 @@ impl Case {
                     check_evidence(row, &text("evidence", i), &shown[row]);
                     n_shown += 1;
                 } else {
-                    got.push((row, text("rule", i), text("state", i), text("message", i)));
+                    let first = batch.column_by_name("first_offset").unwrap().as_primitive::<Int64Type>().value(i) as usize;
+                    let first = (text("rule", i) == "both").then(|| first - 100);
+                    got.push((row, text("rule", i), text("state", i), text("message", i), first));
                 }
             }
         }
@@ -588,11 +601,13 @@ proptest! {
 /// Found by the test above: rules are asked after the features of the whole batch, by when a later row may have found the key forgotten.
 #[test]
 fn a_key_that_is_forgotten_within_a_batch_is_forgotten_there() {
-    let trade = |key, at| Trade { key, at, cents: 3_000, quantity: 1, side: Some("BUY"), backfill: false };
-    let trades = vec![trade(0, 0), trade(0, 1), trade(0, 2), trade(1, 200), trade(0, 201), trade(0, 202), trade(0, 203)];
-    for n in [1, 2, 5, 100] {
-        let case = Case { trades: trades.clone(), with_day: false, reload_at: None, batches: vec![(n, false)], hot_max: 100 };
-        assert_eq!(case.expected().1.iter().filter(|(_, rule, _, level)| rule == "sums" && level == "50").count(), 2);
+    let trade = |key, at, backfill| Trade { key, at, cents: 3_000, quantity: 1, side: Some("BUY"), backfill };
+    for (n, backfill) in [(1, false), (2, false), (5, false), (5, true), (100, false), (100, true)] {
+        let mut trades: Vec<Trade> = (0..3).map(|at| trade(0, at, false)).collect();
+        trades.extend([trade(1, 200, false), trade(0, 201, backfill)]);
+        trades.extend((202..204).map(|at| trade(0, at, false)));
+        let case = Case { trades, with_day: false, reload_at: None, batches: vec![(n, false)], hot_max: 100 };
+        assert_eq!(case.expected().1.iter().filter(|(_, rule, _, level, _)| rule == "sums" && level == "50").count(), 2);
         case.check();
     }
 }

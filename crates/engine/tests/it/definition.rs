@@ -24,7 +24,7 @@ const HOUR: i64 = 3_600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 
 /// Where clocks change, years and leap days begin and end, and times begin and end; with the zone in which that happens.
-const PLACES: [(&str, &str); 16] = [
+const PLACES: [(&str, &str); 17] = [
     ("America/New_York", "2024-03-10T07:00:00Z"),
     ("America/New_York", "2024-11-03T06:00:00Z"),
     ("Europe/London", "2024-03-31T01:00:00Z"),
@@ -40,6 +40,8 @@ const PLACES: [(&str, &str); 16] = [
     ("Europe/London", "2024-01-01T00:00:00Z"),
     ("America/New_York", "2024-01-01T05:00:00Z"),
     ("Australia/Lord_Howe", "2024-04-06T15:00:00Z"),
+    // Where the clock changed at one minute past midnight.
+    ("America/Toronto", "1990-10-28T04:01:00Z"),
     ("UTC", ""),
 ];
 
