@@ -120,9 +120,15 @@ pub enum OptionsError {
 }
 
 /// `; did you mean 'price'?`, or nothing when no name is near.
+/// No field is called by more.
+const NAME_COMPARED_BYTES_MAX: usize = 200;
+
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    // A name that needs more edits than a third of its letters is a different word.
-    let near = known.map(|k| (strsim::damerau_levenshtein(name, k), k)).filter(|(d, k)| *d <= k.len().max(name.len()) / 3).min();
+    // A name that needs more edits than a third of its letters is a different word. So is one of very different length, which is seen
+    // without comparing: a name of 50 kB took seconds.
+    let edits_max = |k: &str| k.len().max(name.len()) / 3;
+    let alike = known.filter(|k| k.len().abs_diff(name.len()) <= edits_max(k) && name.len() <= NAME_COMPARED_BYTES_MAX);
+    let near = alike.map(|k| (strsim::damerau_levenshtein(name, k), k)).filter(|(d, k)| *d <= edits_max(k)).min();
     near.map_or_else(String::new, |(_, k)| format!("; did you mean '{k}'?"))
 }
 
