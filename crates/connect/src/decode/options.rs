@@ -119,10 +119,10 @@ pub enum OptionsError {
     Constant { column: String, reason: String },
 }
 
-/// `; did you mean 'price'?`, or nothing when no name is near.
 /// No field is called by more.
 const NAME_COMPARED_BYTES_MAX: usize = 200;
 
+/// `; did you mean 'price'?`, or nothing when no name is near.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     // A name that needs more edits than a third of its letters is a different word. So is one of very different length, which is seen
     // without comparing: a name of 50 kB took seconds.
