@@ -1,15 +1,16 @@
 //! What may be posted or replayed as rows, in every format.
 
 use crate::trades::{CSV, LENIENT, RECEIVED, ROWS_MAX, SCHEMA, STRICT, batch};
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow_avro::writer::AvroWriter;
 use mulgil_connect::decode::{Decoded, Decoder, Format, Plan, decode};
 use mulgil_model::avro::RowEncoder;
 use mulgil_model::json::write_row;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -160,7 +161,45 @@ pub fn avro_messages(rows: &RecordBatch) -> Vec<u8> {
 }
 
 pub fn avro_seeds() -> Vec<Vec<u8>> {
-    vec![avro_file(&batch()), avro_messages(&batch()), avro_file(&batch().slice(0, 1))]
+    let mut late_damage = avro_messages(&batch()).repeat(40);
+    late_damage.truncate(late_damage.len() - 3);
+    let doubling = (1..24).fold(r#"{"type":"record","name":"r0","fields":[{"name":"a","type":"null"}]}"#.to_owned(), |inner, n| {
+        format!(r#"{{"type":"record","name":"r{n}","fields":[{{"name":"a","type":{inner}}},{{"name":"b","type":"r{}"}}]}}"#, n - 1)
+    });
+    let nulls = r#"{"type":"array","items":"null"}"#;
+    let itself = r#"{"type":"record","name":"s","fields":[{"name":"n","type":["null","s"]}]}"#;
+    // An array of a million nulls, in three bytes and an end.
+    let million = [0x80, 0x89, 0x7a, 0];
+    let mut seeds = vec![avro_file(&batch()), avro_messages(&batch()), avro_file(&batch().slice(0, 1)), late_damage];
+    seeds.extend([container(&doubling, 3, &[]), container(nulls, 40, &million.repeat(40)), container(itself, 1, &[0])]);
+    seeds
+}
+
+/// A container whose rows have the required columns and one more, `x`, of any type.
+fn container(x: &str, n_rows: u8, x_values: &[u8]) -> Vec<u8> {
+    let text = |text: &str| [&[text.len() as u8 * 2], text.as_bytes()].concat();
+    let schema = format!(
+        r#"{{"type":"record","name":"t","fields":[{{"name":"symbol","type":"string"}},{{"name":"event_time","type":"long"}},{{"name":"price","type":"string"}},{{"name":"quantity","type":"string"}},{{"name":"x","type":{x}}}]}}"#
+    );
+    let row = [text("A"), vec![2], text("1"), text("1")].concat();
+    let size = x_values.len() / usize::from(n_rows.max(1));
+    let rows: Vec<u8> = (0..usize::from(n_rows)).flat_map(|i| [row.as_slice(), &x_values[i * size..][..size]].concat()).collect();
+    let mut out = [b"Obj\x01\x02", text("avro.schema").as_slice()].concat();
+    put_long(&mut out, schema.len());
+    out.extend([schema.as_bytes(), &[0], &[7; 16]].concat());
+    put_long(&mut out, usize::from(n_rows));
+    put_long(&mut out, rows.len());
+    out.extend([rows.as_slice(), &[7; 16]].concat());
+    out
+}
+
+fn put_long(out: &mut Vec<u8>, n: usize) {
+    let mut rest = n * 2;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
 }
 
 pub fn parquet_file(rows: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
@@ -176,5 +215,16 @@ pub fn parquet_seeds() -> Vec<Vec<u8>> {
     let snappy = WriterProperties::builder().set_compression(Compression::SNAPPY).set_writer_version(WriterVersion::PARQUET_2_0);
     let zstd = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
     let packings = [plain.build(), snappy.build(), zstd.build()];
-    packings.into_iter().map(|p| parquet_file(&batch().slice(0, 2), p)).collect()
+    let mut seeds: Vec<Vec<u8>> = packings.into_iter().map(|p| parquet_file(&batch().slice(0, 2), p)).collect();
+    // One long text for every row: a few bytes as a dictionary, and as what differs from the row before.
+    let ids = StringArray::from(vec!["x".repeat(12_000); ROWS_MAX - 1]);
+    let row = take_record_batch(&batch(), &UInt32Array::from(vec![0; ROWS_MAX - 1])).expect("the row is there");
+    let columns = row.columns().iter().enumerate().map(|(i, c)| if i == 5 { Arc::new(ids.clone()) as ArrayRef } else { c.clone() });
+    let long = RecordBatch::try_new(row.schema(), columns.collect()).expect("the column has its type");
+    let packed = || WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
+    seeds.push(parquet_file(&long, packed().build()));
+    let id = ColumnPath::from("trade_id");
+    let differences = packed().set_column_dictionary_enabled(id.clone(), false).set_column_encoding(id, Encoding::DELTA_BYTE_ARRAY);
+    seeds.push(parquet_file(&long, differences.build()));
+    seeds
 }
