@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 32;
 /// each other ten times would be ten thousand million.
 const MAX_TYPES: usize = 4_096;
 /// Values in a file that need no byte of it (nulls, empty records and fixed values), beyond one for each of its bytes.
-const MAX_EMPTY_VALUES: usize = 4 << 20;
+const MAX_EMPTY_VALUES: usize = 1 << 20;
 
 pub(crate) type Checked<T> = Result<T, String>;
 
