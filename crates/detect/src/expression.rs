@@ -62,7 +62,7 @@ impl Expression {
         let survey = Survey::of(&ast, scope)?;
         let explain = |e: DataFusionError| format!("'{}' cannot be used: {}", spelling::shown(text), plain(&e));
         let (kind, physical) = compile(ast.clone(), scope).map_err(explain)?;
-        Ok(Self { text: ast.to_string(), columns: survey.columns, thresholds: survey.thresholds, kind, multiple: multiple(&ast), physical })
+        Ok(Self { text: written(&ast), columns: survey.columns, thresholds: survey.thresholds, kind, multiple: multiple(&ast), physical })
     }
 
     /// The expression in a normal form: the same whatever spaces and brackets it was typed with.
@@ -190,6 +190,21 @@ fn normal(mut ast: Ast) -> Ast {
         ControlFlow::<()>::Continue(())
     });
     ast
+}
+
+/// The parser prints two quotes inside a text as they are, taking them for one that is escaped: `'a''b'` and `'a''''b'` would be one and
+/// the same normal form. Doubled before, each stays what it is.
+fn written(ast: &Ast) -> String {
+    let mut ast = ast.clone();
+    let _ = visit_expressions_mut(&mut ast, |e| {
+        if let Ast::Value(value) = e
+            && let Value::SingleQuotedString(text) = &mut value.value
+        {
+            *text = text.replace('\'', "''");
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    ast.to_string()
 }
 
 fn compile(ast: Ast, scope: &Scope) -> Result<(DataType, Arc<dyn PhysicalExpr>), DataFusionError> {
