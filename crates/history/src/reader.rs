@@ -5,6 +5,8 @@
 
 use crate::error::HistoryError;
 use crate::parquet_file::DataFile;
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
@@ -21,6 +23,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -86,10 +89,28 @@ impl Read for ReadFrom {
 }
 
 /// All rows of a file, in batches of at most `batch_rows`.
-pub(crate) fn batches(data: &DataFile, batch_rows: usize) -> Result<ParquetRecordBatchReader, HistoryError> {
+pub(crate) fn batches(data: &DataFile, batch_rows: usize) -> Result<Batches, HistoryError> {
     let corrupt = |e: ParquetError| HistoryError::Corrupt { path: data.path.clone(), problem: e.to_string() };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(Chunks::open(data)?).map_err(corrupt)?;
-    builder.with_batch_size(batch_rows).build().map_err(corrupt)
+    let chunks = Chunks::open(data)?;
+    let open = || ParquetRecordBatchReaderBuilder::try_new(chunks)?.with_batch_size(batch_rows).build();
+    guarded(open).map(Batches).map_err(corrupt)
+}
+
+/// Runs the Parquet reader on bytes that may be damaged: where it panics, that is one more error, and the thread lives on.
+fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> ParquetResult<T> {
+    let damaged = |_| Err(ParquetError::General("the reader gave up on these bytes: they are damaged".to_owned()));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(damaged)
+}
+
+/// The rows of one file; behind an error there are no more.
+pub(crate) struct Batches(ParquetRecordBatchReader);
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        guarded(|| Ok(self.0.next().transpose()?)).map_err(|e| ArrowError::ParquetError(e.to_string())).transpose()
+    }
 }
 
 /// Footers (with page indexes) of files read before, up to a number of bytes; the oldest go first. Files never change, so an entry is
@@ -117,7 +138,7 @@ impl FooterCache {
             return Ok(Arc::clone(footer));
         }
         let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let footer = Arc::new(reader.parse_and_finish(chunks)?);
+        let footer = Arc::new(guarded(|| reader.parse_and_finish(chunks))?);
         let held = &mut *self.held.lock();
         if held.footers.insert(data.path.clone(), Arc::clone(&footer)).is_none() {
             held.order.push_back(data.path.clone());
