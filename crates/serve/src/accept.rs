@@ -41,7 +41,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Limited {
             })?;
             // Small frames must not wait for the acknowledgement of the one before.
             stream.set_nodelay(true)?;
-            Ok((Guarded { stream, n_read: 0, hesitation: Some(Box::pin(sleep(first_bytes_within))), _slot: slot }, service))
+            let _counted = measure::Connection::new();
+            Ok((Guarded { stream, n_read: 0, hesitation: Some(Box::pin(sleep(first_bytes_within))), _slot: slot, _counted }, service))
         })
     }
 }
@@ -53,6 +54,7 @@ pub struct Guarded {
     n_read: usize,
     hesitation: Option<Pin<Box<Sleep>>>,
     _slot: OwnedSemaphorePermit,
+    _counted: measure::Connection,
 }
 
 /// The length of the HTTP/2 preface, which the version is told from.

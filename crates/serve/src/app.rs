@@ -36,7 +36,7 @@ impl App {
             ws_slots: Arc::new(Semaphore::new(limits.ws_clients_max)),
             sse_slots: Arc::new(Semaphore::new(limits.sse_clients_max)),
             request_slots: Arc::new(Semaphore::new(limits.requests_max)),
-            body_room: Arc::new(Semaphore::new(limits.bodies_bytes_max.max(limits.body_bytes_max))),
+            body_room: Arc::new(Semaphore::new(body_room_max(&limits))),
             keys,
             stop,
             trades: config.trades.clone(),
@@ -44,6 +44,10 @@ impl App {
             limits,
             ports,
         }
+    }
+
+    pub fn body_room_max(&self) -> usize {
+        body_room_max(&self.limits)
     }
 
     pub fn now(&self) -> i64 {
@@ -72,6 +76,11 @@ impl App {
     pub fn pace(&self) -> Duration {
         socket::pace(self.n_live.load(Ordering::Relaxed))
     }
+}
+
+/// Never less than one whole body.
+fn body_room_max(limits: &Limits) -> usize {
+    limits.bodies_bytes_max.max(limits.body_bytes_max)
 }
 
 pub struct LiveClient(Arc<App>);

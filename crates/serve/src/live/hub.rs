@@ -76,6 +76,11 @@ impl Hub {
         (0..info.partitions).map(|p| tail(Partition(p))).collect()
     }
 
+    /// What all rings keep in memory.
+    pub fn ring_bytes(&self) -> usize {
+        self.tails.lock().values().map(|tail| tail.ring.lock().bytes).sum()
+    }
+
     pub fn bounds(&self, tail: &Tail) -> Result<Bounds, PortError> {
         self.feed.bounds(&tail.topic, tail.partition)
     }

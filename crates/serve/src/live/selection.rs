@@ -12,7 +12,7 @@ use mulgil_model::json;
 use mulgil_model::schema::StreamKind;
 use mulgil_model::time::EventTime;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 /// Text gathered before a frame is closed, in bytes.
@@ -91,8 +91,28 @@ pub struct Spec {
 
 /// Which rows of the streams.
 pub struct Filter {
-    keys: Option<HashMap<u64, Box<str>>>,
+    /// By the hub's hash of the key: it is seeded at random already, so that hashing it again for each row of each client buys nothing.
+    keys: Option<HashMap<u64, Box<str>, BuildHasherDefault<Hashed>>>,
     from: Option<i64>,
+}
+
+/// Takes a hash as it is.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only `write_u64` is called; anything else is still a hash.
+        self.0 = bytes.iter().fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,10 +14,11 @@ use futures::stream::SplitSink;
 use futures::{FutureExt, StreamExt};
 use mulgil_model::json;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Why the server ends a socket: WebSocket close codes, RFC 6455 section 7.4.1.
 const GOING_AWAY: u16 = 1001;
@@ -32,14 +33,17 @@ pub async fn run(app: Arc<App>, socket: WebSocket) {
     let _paced = app.live_client();
     let (sink, mut incoming) = socket.split();
     let ticks = app.ports.feed.changed();
-    let mut stop = app.stop.clone();
     let mut client = Client::new(Arc::clone(&app), Outbox::new(sink), ticks);
+    // Waiting for these begins once, not anew with every frame: a busy socket would spend more on that than on its rows.
+    let (stopping, time, rest) = (stopping(app.stop.clone()), sleep_until(client.due()), sleep_until(client.next_pull));
+    tokio::pin!(stopping, time, rest);
     let end = loop {
-        let due = client.due();
+        set(time.as_mut(), client.due());
+        set(rest.as_mut(), client.next_pull);
         let can_pull = client.can_pull();
         let listens = client.listens();
         tokio::select! {
-            _ = stop.wait_for(|stopping| *stopping) => break Some((GOING_AWAY, "the server stops: come again with the last cursor")),
+            () = &mut stopping => break Some((GOING_AWAY, "the server stops: come again with the last cursor")),
             message = incoming.next() => match message {
                 Some(Ok(message)) => if let Some(end) = client.hear(message) { break end },
                 Some(Err(_)) | None => break None,
@@ -49,11 +53,28 @@ pub async fn run(app: Arc<App>, socket: WebSocket) {
                 client.note_sent();
             },
             changed = client.ticks.changed(), if listens => client.note_commit(changed.is_ok()),
-            () = sleep_until(client.next_pull), if can_pull => if let Some(end) = client.pull() { break Some(end) },
-            () = sleep_until(due) => if let Some(end) = client.keep_time() { break Some(end) },
+            () = &mut rest, if can_pull || client.is_resting => {
+                client.is_resting = false;
+                client.note_missed();
+                if client.can_pull() {
+                    if let Some(end) = client.pull() { break Some(end) }
+                    if !client.write_now() { break None }
+                }
+            },
+            () = &mut time => if let Some(end) = client.keep_time() { break Some(end) },
         }
     };
     client.close(end).await;
+}
+
+async fn stopping(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopping| *stopping).await;
+}
+
+fn set(timer: Pin<&mut Sleep>, at: Instant) {
+    if timer.deadline() != at {
+        timer.reset(at);
+    }
 }
 
 type Sink = SplitSink<WebSocket, Message>;
@@ -73,6 +94,8 @@ struct Client {
     is_pending: bool,
     is_replaying: bool,
     next_pull: Instant,
+    /// It has just pulled and does not listen before `next_pull`: with many clients and commits, being woken costs more than the rows.
+    is_resting: bool,
     /// Since when the client has not reached the end of the log.
     behind_since: Option<Instant>,
     is_warned: bool,
@@ -97,6 +120,7 @@ impl Client {
             is_pending: false,
             is_replaying: false,
             next_pull: now,
+            is_resting: false,
             behind_since: None,
             is_warned: false,
             n_bad: 0,
@@ -111,7 +135,15 @@ impl Client {
     }
 
     fn listens(&self) -> bool {
-        self.has_ticks && !self.is_pending && !self.selections.is_empty()
+        self.has_ticks && !self.is_pending && !self.is_resting && !self.selections.is_empty()
+    }
+
+    /// Commits that came while it rested.
+    fn note_missed(&mut self) {
+        match self.ticks.has_changed() {
+            Ok(false) => {}
+            changed => self.note_commit(changed.is_ok()),
+        }
     }
 
     fn note_commit(&mut self, feed_lives: bool) {
@@ -120,6 +152,16 @@ impl Client {
         if !self.outbox.is_empty() {
             self.behind_since.get_or_insert_with(Instant::now);
         }
+    }
+
+    /// Writes what the socket takes without waiting for it; false when it is broken.
+    fn write_now(&mut self) -> bool {
+        match poll_fn(|cx| self.outbox.poll_write(cx, self.is_replaying)).now_or_never() {
+            Some(Ok(())) => self.note_sent(),
+            Some(Err(_)) => return false,
+            None => {}
+        }
+        true
     }
 
     fn note_sent(&mut self) {
@@ -192,6 +234,7 @@ impl Client {
         self.selections.retain(|s| s.id != id);
         let cursor = (selection.form == Form::Stream).then(|| selection.token(&self.app.hub).encode());
         self.selections.push(selection);
+        self.gauge.subscribed(self.selections.len());
         self.is_replaying = true;
         self.is_pending = true;
         Ok((recovered, cursor))
@@ -203,6 +246,7 @@ impl Client {
         if self.selections.len() == n {
             return Err(Refusal { id: Some(id.to_owned()), ..Refusal::new("unknown_id", format!("there is no subscription '{id}'")) });
         }
+        self.gauge.subscribed(n - 1);
         let mut rest = String::from(r#","subscriptions":"#);
         write_list(&mut rest, &self.selections);
         self.say(frame("unsubscribed", Some(id), &rest));
@@ -225,7 +269,9 @@ impl Client {
     /// Pulls the selections in turn until about a buffer's worth waits.
     fn pull(&mut self) -> Option<End> {
         let now = Instant::now();
-        self.next_pull = now + self.app.pace();
+        let pace = self.app.pace();
+        self.next_pull = now + pace;
+        self.is_resting = !pace.is_zero();
         let tick = *self.ticks.borrow_and_update();
         self.is_pending = false;
         // Half of the buffer, as the last frame of a pull may go over.
@@ -375,9 +421,14 @@ fn write_list(out: &mut String, selections: &[Selection]) {
     out.push_str(&serde_json::Value::from(list).to_string());
 }
 
-/// How long a client waits between two pulls: the more clients, the more rows each gets at a time.
+/// How long a client waits between two pulls: the more clients, the more rows each gets at a time. A few are served with every commit,
+/// because a timer of milliseconds is longer than the commit itself.
 pub fn pace(n_clients: usize) -> Duration {
     const PER_CLIENT: Duration = Duration::from_micros(25);
+    const AT_ONCE_MAX: usize = 16;
+    if n_clients <= AT_ONCE_MAX {
+        return Duration::ZERO;
+    }
     let clients = u32::try_from(n_clients).unwrap_or(u32::MAX);
     PER_CLIENT.saturating_mul(clients).clamp(Duration::from_millis(1), Duration::from_millis(40))
 }
@@ -388,6 +439,6 @@ mod tests {
 
     #[test]
     fn pace_is_bounded() {
-        assert_eq!([0, 1, 100, 1000, 1_000_000].map(|n| pace(n).as_micros()), [1_000, 1_000, 2_500, 25_000, 40_000]);
+        assert_eq!([0, 16, 17, 100, 1000, 1_000_000].map(|n| pace(n).as_micros()), [0, 0, 1_000, 2_500, 25_000, 40_000]);
     }
 }
