@@ -85,6 +85,23 @@ fn a_key_is_forgotten_when_the_watermark_reaches_its_horizon() {
 }
 
 #[test]
+fn a_key_that_came_again_outlives_its_first_sighting() {
+    let mut shard = start(dedupe(&["symbol", "trade_id"], 100), &Witness::default(), &SharedMemStore::default());
+    // X of second 10 is forgotten behind A of second 30, which waits at the front of the queue; both leave it when E comes.
+    let trades = parse(
+        "30 A 100 1 B a
+         10 X 100 1 B x
+         36 C 100 1 B c
+         40 X 100 1 B x
+         56 D 100 1 B d
+         56 E 100 1 B e
+         40 X 100 1 B x",
+    );
+    shard.process(&rows(&schema("trades.in"), 0, &trades)).unwrap();
+    assert_eq!(shard.stats().n_duplicates, 1);
+}
+
+#[test]
 fn a_deduplication_that_cannot_work_is_refused() {
     let say = |spec: DedupeSpec| {
         let (shard, store) = (crate::market::spec(&schema("trades.in")), SharedMemStore::default());
