@@ -41,7 +41,9 @@ impl LogIngest {
             let decode = decode_plan(stream, UnknownFields::Refuse)?;
             streams.insert(name.clone(), Door { decode, writer: Mutex::new(writer_into(plan, schemas, &name)?) });
         }
-        let remembered = Mutex::new(Remembered::open(&*log, now)?);
+        let remembered = Remembered::open(&*log, now)?;
+        metrics::gauge!("mulgil_idempotency_keys").set(remembered.len() as f64);
+        let remembered = Mutex::new(remembered);
         Ok(Self(Arc::new(Inner { log, streams, remembered, under_way: Mutex::default() })))
     }
 
@@ -161,7 +163,9 @@ impl Inner {
         answer.placed =
             bases.map(|((partition, n), base)| Placed { partition: *partition, first: *base, last: Offset(base.0 + n - 1) }).collect();
         if let (Some(filed), Some(given)) = (filed, given) {
-            lock(&self.remembered).insert(filed.to_owned(), given, committed.append_time);
+            let mut remembered = lock(&self.remembered);
+            remembered.insert(filed.to_owned(), given, committed.append_time);
+            metrics::gauge!("mulgil_idempotency_keys").set(remembered.len() as f64);
         }
         Ok(answer)
     }

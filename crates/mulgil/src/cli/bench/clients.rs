@@ -1,9 +1,9 @@
 //! Many WebSocket clients of one server: each counts what it gets and checks that it is exactly its symbols' trades, in order, once.
 
+use super::load::cpu_seconds;
 use super::load::poster::Load;
 use super::load::socket::RawSocket;
 use super::load::trades::{Scanner, Seen, symbol};
-use super::load::cpu_seconds;
 use crate::pipeline::now_micros;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

@@ -77,8 +77,7 @@ async fn measure(args: &LatencyArgs, n_partitions: u32) -> Result<(Vec<Vec<Arriv
     socket.send_text(&subscribe.to_string()).await?;
     let first = socket.next().await?;
     ensure!(memchr::memmem::find(first, b"\"subscribed\"").is_some(), "no subscription: {}", String::from_utf8_lossy(first));
-    let load =
-        Load { url: args.url.clone(), stream: args.stream.clone(), rate: args.rate, seconds: args.seconds, n_symbols: args.symbols };
+    let load = Load { url: args.url.clone(), stream: args.stream.clone(), rate: args.rate, seconds: args.seconds, n_symbols: args.symbols };
     let mut posting = tokio::spawn(load.post());
     let scanner = Scanner::new();
     let partitions: Vec<usize> = (0..args.symbols).map(|s| partition_of(symbol(s).as_bytes(), n_partitions).0 as usize).collect();
