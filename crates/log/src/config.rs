@@ -78,7 +78,7 @@ impl JournalConfig {
             max_commit_bytes: 64 << 20,
             group_bytes: 16 << 20,
             group_commits: 4_096,
-            spare_bytes: 4 << 20,
+            spare_bytes: 8 << 20,
             reserve_bytes: 0,
             index_cache_bytes: 64 << 20,
             open_segments: 256,

@@ -3,8 +3,9 @@
 //! What the journal must show is what the first so many of them say when they are carried out one after the other into a few vectors:
 //! while it runs, those that are settled; after a crash, at least those that were durable, whole ones, in order, and none that was refused.
 //!
-//! It was tried on broken journals, and found each of them (the mutant, and how many of the 150 cases it took on average):
-//! see `MUTANTS` at the end.
+//! It was tried on journals that were broken on purpose, and found each of them, after so many good cases: a commit may be begun although
+//! one before it failed (8); the offsets of a failed group stay taken (at once, by an invariant); commits are not synced (1); a write that did
+//! not fit is not cut off (1); a failed sync leaves no note for the next process (63); a position may be repeated (0).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use clap::{Args, Subcommand};
 use mulgil_disk::RealDisk;
-use mulgil_log::{Journal, JournalConfig, Log, ReadLimit, RecordRef, Seek, Verifying};
+use mulgil_log::{Journal, JournalConfig, Log, Owner, ReadLimit, RecordRef, Salvage, Salvaged, Seek, Verifying};
 use mulgil_model::avro::RowDecoder;
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::json;
 use mulgil_model::time::{AppendTime, EpochUnit, parse_micros};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -51,6 +52,16 @@ enum LogCommand {
         #[command(flatten)]
         at: Where,
     },
+    /// Copy what can be read of a damaged log to a new folder, and name every row that is lost.
+    ///
+    /// The old folder is only read. Stop the server first. The new one holds the log alone: history and state are derived from it again.
+    Salvage {
+        #[command(flatten)]
+        at: Where,
+        /// The new data folder; must hold no log yet.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 pub fn log(args: &LogArgs) -> Result<()> {
@@ -58,6 +69,7 @@ pub fn log(args: &LogArgs) -> Result<()> {
         LogCommand::Ls { at, json } => ls(at, *json),
         LogCommand::Cat { topic, at, partition, from, rows } => cat(topic, at, *partition, from.as_deref(), *rows),
         LogCommand::Verify { at } => verify(at),
+        LogCommand::Salvage { at, to } => salvage(at, to),
     }
 }
 
@@ -192,7 +204,8 @@ fn verify(at: &Where) -> Result<()> {
         eprintln!("{} is damaged at byte {}: {}", damage.file.display(), damage.byte, damage.reason);
     }
     if !verified.damage.is_empty() {
-        bail!("{} of {} segments are damaged: restore them from a copy", verified.damage.len(), verified.n_segments);
+        let (n, of) = (verified.damage.len(), verified.n_segments);
+        bail!("{n} of {of} segments are damaged: restore them from a copy, or keep what can be read with `mulgil log salvage`");
     }
     if let Some(torn) = &verified.torn {
         println!(
@@ -211,4 +224,104 @@ fn verify(at: &Where) -> Result<()> {
         verified.bytes
     );
     Ok(())
+}
+
+fn salvage(at: &Where, to: &Path) -> Result<()> {
+    let dir = load(at)?.log.dir;
+    let bar = indicatif::ProgressBar::no_length().with_style(crate::cli::replay::bytes_style());
+    let salvaged = salvage_folder(&dir, to, &mut |step| {
+        bar.set_length(step.total_bytes);
+        bar.set_position(step.done_bytes);
+    });
+    bar.finish_and_clear();
+    print!("{}", report(&dir, to, &salvaged?));
+    Ok(())
+}
+
+fn salvage_folder(dir: &Path, to: &Path, on_progress: &mut dyn FnMut(Verifying)) -> Result<Salvaged> {
+    let from = JournalConfig::new(dir);
+    let salvage = Salvage { from: &from, to: JournalConfig::new(to), disk: Arc::new(RealDisk), is_offset };
+    salvage.run(on_progress).with_context(|| format!("cannot salvage the log in {}", dir.display()))
+}
+
+/// Shards and the replay of dead letters keep how far they have read; sources keep positions of their own.
+fn is_offset(owner: &Owner) -> bool {
+    ["shard/", "dlq/"].iter().any(|reader| owner.as_str().starts_with(reader))
+}
+
+fn report(dir: &Path, to: &Path, salvaged: &Salvaged) -> String {
+    let mut lines = Vec::new();
+    for damage in &salvaged.damage {
+        lines.push(format!("{} at byte {}: {}", damage.file.display(), damage.byte, damage.reason));
+    }
+    for lost in &salvaged.lost {
+        let (n, last) = (lost.to.0 - lost.from.0, lost.to.0 - 1);
+        lines.push(format!("lost: {n} rows of {}, offsets {} to {last}", lost.at, lost.from));
+    }
+    for (at, n) in salvaged.moved() {
+        lines.push(format!("rows of {at} behind its lost ones moved down, by {n} at the end"));
+    }
+    if salvaged.damage.iter().any(|damage| damage.byte > 0) && salvaged.lost.is_empty() {
+        lines.push("no row is known to be lost; of the last commit before the damage nothing can be said".to_owned());
+    }
+    lines.push(format!(
+        "{} commits with {} rows from {} segments are in {}; {} is as it was",
+        salvaged.n_commits,
+        salvaged.n_records,
+        salvaged.n_segments,
+        to.display(),
+        dir.display()
+    ));
+    lines.push(format!("next: `mulgil log verify --data {0}`, then `mulgil run --data {0}`", to.display()));
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use mulgil_log::{Advance, Append, Commit, RecordsBuilder};
+    use mulgil_model::position::Position;
+    use mulgil_model::time::{EventTime, ReceiveTime};
+
+    #[test]
+    fn a_flipped_bit_costs_its_rows_and_the_report_names_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let trades = TopicPartition::new(Topic::new("trades").unwrap(), Partition(0));
+        let open = |dir: &Path| Journal::open(JournalConfig::new(dir), Arc::new(RealDisk), clock()).unwrap().0;
+        let journal = open(&old);
+        for i in 0..5 {
+            let mut records = RecordsBuilder::new();
+            (0..10).for_each(|n| records.push(b"", &[], format!("row {i}.{n}").as_bytes(), EventTime(0), ReceiveTime(0)));
+            let shard = Owner::new("shard/trades").unwrap();
+            let read = Advance { owner: shard, partition: trades.clone(), position: Position::new((i + 1) * 10, 0) };
+            journal
+                .commit(Commit { appends: vec![Append { to: trades.clone(), records: records.finish() }], progress: vec![read] })
+                .unwrap();
+        }
+        drop(journal);
+        let segment = old.join("journal/00000000000000000000.log");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let at = bytes.windows(7).position(|w| w == b"row 2.3").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&segment, &bytes).unwrap();
+
+        let salvaged = salvage_folder(&old, &new, &mut |_| {}).unwrap();
+        let text = report(&old, &new, &salvaged).replace(&folder.path().display().to_string(), "");
+        expect![[r#"
+            /old/journal/00000000000000000000.log at byte 510: the checksum of a frame is wrong; 162 bytes are passed over
+            lost: 10 rows of trades/0, offsets 20 to 29
+            rows of trades/0 behind its lost ones moved down, by 10 at the end
+            4 commits with 40 rows from 1 segments are in /new; /old is as it was
+            next: `mulgil log verify --data /new`, then `mulgil run --data /new`
+        "#]]
+        .assert_eq(&text);
+        assert_eq!(std::fs::read(&segment).unwrap(), bytes);
+        let journal = open(&new);
+        assert_eq!(journal.seek(&trades, Seek::Next).unwrap(), Offset(40));
+        let position = journal.progress(&Owner::new("shard/trades").unwrap(), &trades).unwrap();
+        assert_eq!(position, Some(Position::new(40, 0)), "a shard that had read everything still has");
+    }
 }

@@ -7,11 +7,13 @@ use mulgil_disk::RealDisk;
 use mulgil_log::{Append, Commit, Journal, JournalConfig, Log, RecordsBuilder};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
 use mulgil_model::time::{EventTime, ReceiveTime};
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub struct JournalArgs {
@@ -22,26 +24,27 @@ pub struct JournalArgs {
     rows: u64,
     #[arg(long, default_value_t = 100)]
     row_bytes: usize,
+    /// Threads that commit.
+    #[arg(long, default_value_t = 4)]
+    writers: u64,
+    /// Commits that each of them has on their way.
+    #[arg(long, default_value_t = 2)]
+    in_flight: usize,
+    /// A thread that only drives the disk, so that no writer has to.
+    #[arg(long)]
+    driver: bool,
 }
 
-/// Commits in flight, and rows in each: a source's batch.
-const WRITERS: u64 = 4;
+/// Rows of a commit: a source's batch.
 const COMMIT_ROWS: u64 = 5_000;
+/// How long the driver waits for work before it asks whether the writers are done.
+const DRIVE_FOR: Duration = Duration::from_millis(20);
 
 pub fn journal(args: &JournalArgs) -> Result<serde_json::Value> {
     std::fs::create_dir_all(&args.dir)?;
     let (log, _) = Journal::open(JournalConfig::new(args.dir.join("journal-bench")), Arc::new(RealDisk), clock())?;
-    let log = Arc::new(log);
     let started = Instant::now();
-    std::thread::scope(|scope| -> Result<()> {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|w| {
-                let log = Arc::clone(&log);
-                scope.spawn(move || write(&log, w, args.rows / WRITERS, args.row_bytes))
-            })
-            .collect();
-        writers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a writer broke"))?)
-    })?;
+    append(&log, args)?;
     let seconds = started.elapsed().as_secs_f64();
     let stats = log.stats();
     drop(log);
@@ -53,19 +56,43 @@ pub fn journal(args: &JournalArgs) -> Result<serde_json::Value> {
     }))
 }
 
-fn write(log: &Journal, writer: u64, rows: u64, row_bytes: usize) -> Result<()> {
+fn append(log: &Journal, args: &JournalArgs) -> Result<()> {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Result<()> {
+        if args.driver {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    log.drive(DRIVE_FOR);
+                }
+            });
+        }
+        let writers: Vec<_> = (0..args.writers).map(|w| scope.spawn(move || write(log, w, args))).collect();
+        let written = writers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a writer broke"))?);
+        is_done.store(true, Ordering::Relaxed);
+        written
+    })
+}
+
+fn write(log: &Journal, writer: u64, args: &JournalArgs) -> Result<()> {
     let to = TopicPartition::new(Topic::new("bench")?, Partition(u32::try_from(writer)?));
-    let value = vec![0x5a; row_bytes];
-    let mut left = rows;
+    let value = vec![0x5a; args.row_bytes];
+    let mut tickets = VecDeque::new();
+    let mut left = args.rows / args.writers;
     while left > 0 {
         let n = left.min(COMMIT_ROWS);
         let mut records = RecordsBuilder::new();
         for _ in 0..n {
             records.push(b"", &[], &value, EventTime(0), ReceiveTime(0));
         }
-        log.commit(Commit { appends: vec![Append { to: to.clone(), records: records.finish() }], progress: vec![] })?;
+        tickets.push_back(log.begin(Commit { appends: vec![Append { to: to.clone(), records: records.finish() }], progress: vec![] })?);
+        if tickets.len() >= args.in_flight
+            && let Some(oldest) = tickets.pop_front()
+        {
+            oldest.wait()?;
+        }
         left -= n;
     }
+    tickets.into_iter().try_for_each(|ticket| ticket.wait().map(drop))?;
     Ok(())
 }
 
