@@ -24,7 +24,7 @@ use crate::error::DetectError;
 use crate::expression::Expression;
 use crate::scope::Scope;
 use crate::source::{FLOAT_SCALE, Source, View};
-use mulgil_engine::layout::{Fields, put_bytes, put_i64, put_u64};
+use mulgil_engine::layout::{Fields, put_framed, put_i64, put_u64};
 use mulgil_model::decimal;
 use mulgil_model::schema::{ColumnType, StreamSchema};
 use serde::{Deserialize, Serialize};
@@ -401,30 +401,44 @@ enum Body {
     Latest(Option<(i64, u64)>),
 }
 
+impl Body {
+    /// The kind of state.
+    fn tag(&self) -> u8 {
+        match self {
+            Self::Count(_) => 0,
+            Self::Sum(_) => 1,
+            Self::Squares(_) => 2,
+            Self::Extreme(_) => 3,
+            Self::Values(_) => 4,
+            Self::Ewma(_) => 5,
+            Self::LagRows(_) => 6,
+            Self::LagTime(_) => 7,
+            Self::Latest(_) => 8,
+        }
+    }
+}
+
 impl FeatureState {
     pub fn write(&self, out: &mut Vec<u8>) {
         put_u64(out, self.seen);
-        let mut body = Vec::new();
-        let tag = match &self.body {
-            Body::Count(s) => (0, s.write(&mut body)).0,
-            Body::Sum(s) => (1, s.write(&mut body)).0,
-            Body::Squares(s) => (2, s.write(&mut body)).0,
-            Body::Extreme(s) => (3, s.write(&mut body)).0,
-            Body::Values(s) => (4, s.write(&mut body)).0,
-            Body::Ewma(s) => (5, s.write(&mut body)).0,
-            Body::LagRows(s) => (6, s.write(&mut body)).0,
-            Body::LagTime(s) => (7, s.write(&mut body)).0,
+        out.push(self.body.tag());
+        put_framed(out, |out| match &self.body {
+            Body::Count(s) => s.write(out),
+            Body::Sum(s) => s.write(out),
+            Body::Squares(s) => s.write(out),
+            Body::Extreme(s) => s.write(out),
+            Body::Values(s) => s.write(out),
+            Body::Ewma(s) => s.write(out),
+            Body::LagRows(s) => s.write(out),
+            Body::LagTime(s) => s.write(out),
             Body::Latest(last) => {
-                body.push(u8::from(last.is_some()));
+                out.push(u8::from(last.is_some()));
                 if let Some((at, offset)) = last {
-                    put_i64(&mut body, *at);
-                    put_u64(&mut body, *offset);
+                    put_i64(out, *at);
+                    put_u64(out, *offset);
                 }
-                8
             }
-        };
-        out.push(tag);
-        put_bytes(out, &body);
+        });
     }
 
     pub fn read(bytes: &mut Fields<'_>) -> Result<Self, String> {

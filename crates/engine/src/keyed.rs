@@ -30,6 +30,8 @@ pub struct Keyed<V> {
 }
 
 struct Slot<V> {
+    /// Of the key; looked at first, as the key itself lies elsewhere.
+    hash: u64,
     key: Box<[u8]>,
     /// None: removed, and kept until the removal is durable.
     value: Option<V>,
@@ -110,8 +112,9 @@ impl<V: StateValue> Keyed<V> {
     /// clean values beyond `hot_max`.
     pub fn snapshot(&mut self, into: &mut Snapshot, mut expired: impl FnMut(&[u8], &V) -> bool) {
         self.settle_handed();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable_by(|a, b| self.slots[*a as usize].key.cmp(&self.slots[*b as usize].key));
+        let dirty = std::mem::take(&mut self.dirty);
+        let dirty = self.sorted_by_key(dirty);
+        let mut scratch = Vec::new();
         for &at in &dirty {
             let slot = &mut self.slots[at as usize];
             if slot.value.as_ref().is_some_and(|v| expired(&slot.key, v)) {
@@ -120,9 +123,9 @@ impl<V: StateValue> Keyed<V> {
             let key = [&self.prefix, &*slot.key].concat();
             match &slot.value {
                 Some(value) => {
-                    let mut bytes = Vec::new();
-                    value.write(&mut bytes);
-                    into.put(key, bytes);
+                    scratch.clear();
+                    value.write(&mut scratch);
+                    into.put(key, scratch.as_slice().to_vec());
                     slot.stored = true;
                 }
                 None if slot.stored => into.delete(key),
@@ -132,6 +135,14 @@ impl<V: StateValue> Keyed<V> {
         }
         self.handed = dirty;
         self.forget_cold();
+    }
+
+    /// Slots in the order of their keys. Most comparisons see only the keys' beginnings, which stand side by side.
+    fn sorted_by_key(&self, slots: Vec<u32>) -> Vec<u32> {
+        let key = |at: u32| &*self.slots[at as usize].key;
+        let mut sorted: Vec<([u8; KEY_HEAD_BYTES], u32)> = slots.into_iter().map(|at| (head(key(at)), at)).collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))));
+        sorted.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Deletes expired entries that lie cold in the store: looks at no more than `n_max` of them per call and goes on where the last
@@ -171,7 +182,12 @@ impl<V: StateValue> Keyed<V> {
     }
 
     fn find_untouched(&self, key: &[u8]) -> Option<u32> {
-        self.table.find(xxh3_64(key), |&at| *self.slots[at as usize].key == *key).copied()
+        let hash = xxh3_64(key);
+        let is_it = |&at: &u32| {
+            let slot = &self.slots[at as usize];
+            slot.hash == hash && *slot.key == *key
+        };
+        self.table.find(hash, is_it).copied()
     }
 
     fn find(&mut self, key: &[u8]) -> Option<u32> {
@@ -193,7 +209,8 @@ impl<V: StateValue> Keyed<V> {
 
     fn insert(&mut self, key: &[u8], value: Option<V>, stored: bool) -> u32 {
         self.clock += 1;
-        let slot = Slot { key: key.into(), value, used: self.clock, phase: Phase::Clean, stored };
+        let hash = xxh3_64(key);
+        let slot = Slot { hash, key: key.into(), value, used: self.clock, phase: Phase::Clean, stored };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -205,7 +222,7 @@ impl<V: StateValue> Keyed<V> {
             }
         };
         let slots = &self.slots;
-        self.table.insert_unique(xxh3_64(key), at, |&at| xxh3_64(&slots[at as usize].key));
+        self.table.insert_unique(hash, at, |&at| slots[at as usize].hash);
         at
     }
 
@@ -247,12 +264,22 @@ impl<V: StateValue> Keyed<V> {
 
     fn forget(&mut self, at: u32) {
         let slot = &mut self.slots[at as usize];
-        let hash = xxh3_64(&slot.key);
         (slot.phase, slot.value, slot.key) = (Phase::Vacant, None, Box::default());
-        let entry = self.table.find_entry(hash, |&other| other == at);
+        let entry = self.table.find_entry(slot.hash, |&other| other == at);
         entry.expect("invariant: every slot in use is in the table").remove();
         self.free.push(at);
     }
+}
+
+/// A closed window's times and a short symbol.
+const KEY_HEAD_BYTES: usize = 32;
+
+/// The beginning of a key, filled up with zeros: in the order of the keys themselves, but for equal ones.
+fn head(key: &[u8]) -> [u8; KEY_HEAD_BYTES] {
+    let mut head = [0; KEY_HEAD_BYTES];
+    let n = key.len().min(KEY_HEAD_BYTES);
+    head[..n].copy_from_slice(&key[..n]);
+    head
 }
 
 /// What the store keys of one table begin with.

@@ -44,6 +44,22 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// As [`put_bytes`], of what `write` appends: most values are short, and then nothing is copied.
+pub fn put_framed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    const ONE_BYTE_MAX: usize = 0x7f;
+    let at = out.len();
+    out.push(0);
+    write(out);
+    let n = out.len() - at - 1;
+    if n <= ONE_BYTE_MAX {
+        out[at] = n as u8;
+    } else {
+        let body = out.split_off(at + 1);
+        out.truncate(at);
+        put_bytes(out, &body);
+    }
+}
+
 pub fn put_f64(out: &mut Vec<u8>, n: f64) {
     out.extend_from_slice(&n.to_bits().to_le_bytes());
 }

@@ -6,7 +6,7 @@
 
 use crate::error::EngineError;
 use crate::keyed::Keyed;
-use crate::layout::{Fields, from_ordered, ordered, put_bytes, put_i, put_u};
+use crate::layout::{Fields, from_ordered, ordered, put_framed, put_i, put_u};
 use crate::operator::{OperatorStats, WATERMARK_NONE};
 use crate::state::{Snapshot, StateStore, StateValue};
 use crate::window::Window;
@@ -104,6 +104,8 @@ impl<A: StateValue> Panes<A> {
     {
         if windows.iter().any(|(_, window)| window.end > watermark) {
             let open = self.open.get_or_insert_with(key, store, Open::default)?;
+            // Exactly as many as there are windows: an accumulator is large, and there may be a million keys.
+            open.panes.reserve_exact(windows.len().saturating_sub(open.panes.len()));
             for &(series, window) in windows.iter().filter(|(_, window)| window.end > watermark) {
                 match open.panes.iter_mut().find(|p| p.series == series && p.window == window) {
                     Some(pane) => pane.acc.add(row),
@@ -253,14 +255,11 @@ impl<A: StateValue> StateValue for Open<A> {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         put_u(out, self.panes.len() as u128);
-        let mut scratch = Vec::new();
         for pane in &self.panes {
             put_i(out, pane.series.into());
             put_i(out, pane.window.start.into());
             put_i(out, i128::from(pane.window.end) - i128::from(pane.window.start));
-            scratch.clear();
-            pane.acc.write(&mut scratch);
-            put_bytes(out, &scratch);
+            put_framed(out, |out| pane.acc.write(out));
         }
     }
 
@@ -288,9 +287,7 @@ impl<A: StateValue> StateValue for Closed<A> {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         put_u(out, self.revision.into());
-        let mut acc = Vec::new();
-        self.acc.write(&mut acc);
-        put_bytes(out, &acc);
+        put_framed(out, |out| self.acc.write(out));
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
