@@ -47,6 +47,8 @@ impl PipelineVitals {
         }
         self.publish_log();
         self.publish_shards();
+        self.publish_history();
+        publish_process();
         self.sampled.lock().unwrap_or_else(PoisonError::into_inner).lag = lag;
     }
 
@@ -109,6 +111,7 @@ impl PipelineVitals {
         metrics::gauge!("mulgil_log_bytes").set(stats.journal_bytes as f64);
         metrics::gauge!("mulgil_log_segments").set(stats.n_segments as f64);
         metrics::gauge!("mulgil_log_waiting_commits").set(stats.n_waiting as f64);
+        metrics::gauge!("mulgil_log_recent_bytes").set(self.running.folder.recent.bytes() as f64);
         metrics::gauge!("mulgil_state_bytes").set(self.running.folder.state.disk_bytes() as f64);
     }
 
@@ -131,6 +134,21 @@ impl PipelineVitals {
             }
         }
         self.n_input_rows.store(input_rows, Ordering::Relaxed);
+    }
+
+    fn publish_history(&self) {
+        for stats in self.running.folder.history.stats() {
+            let labels = [("stream", stats.stream.to_string())];
+            metrics::gauge!("mulgil_history_files", &labels).set(stats.n_files as f64);
+            metrics::gauge!("mulgil_history_file_bytes", &labels).set(stats.file_bytes as f64);
+            metrics::gauge!("mulgil_history_tail_rows", &labels).set(stats.tail_rows as f64);
+            metrics::gauge!("mulgil_history_tail_bytes", &labels).set(stats.tail_bytes as f64);
+        }
+        for (reader, n_partitions) in &self.running.folder.readers {
+            let stream = &reader.schema().stream;
+            let labels = [("stream", stream.to_string())];
+            metrics::gauge!("mulgil_history_backlog_rows", &labels).set(self.history_backlog(stream, *n_partitions) as f64);
+        }
     }
 
     /// A hop is fine while it is nearly caught up, or moves.
@@ -170,6 +188,27 @@ impl PipelineVitals {
             self.moving(sampled, "shards", self.running.backlog().unwrap_or(u64::MAX), done, now),
             self.moving(sampled, "history", self.running.history_backlog().unwrap_or(u64::MAX), kept, now),
         ]
+    }
+}
+
+/// What the operating system counts of this process, under the names that Prometheus gives them everywhere.
+fn publish_process() {
+    let figure = |file: &str, key: &str| -> Option<f64> {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+        line.split_whitespace().find_map(|word| word.parse().ok())
+    };
+    let count = |folder: &str| std::fs::read_dir(folder).ok().map(|entries| entries.count() as f64);
+    let told = [
+        ("process_resident_memory_bytes", figure("/proc/self/status", "VmRSS:").map(|kib| kib * 1024.0)),
+        ("process_open_fds", count("/proc/self/fd")),
+        ("process_max_fds", figure("/proc/self/limits", "Max open files")),
+        ("process_threads", count("/proc/self/task")),
+    ];
+    for (name, value) in told {
+        if let Some(value) = value {
+            metrics::gauge!(name).set(value);
+        }
     }
 }
 

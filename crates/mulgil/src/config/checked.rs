@@ -45,6 +45,7 @@ pub struct LogPlan {
     pub durability: Durability,
     pub reserve_bytes: u64,
     pub index_cache_bytes: u64,
+    pub recent_cache_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -211,6 +212,7 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
         durability,
         reserve_bytes: s.reserve.as_deref().map_or(Ok(64 << 20), |t| bytes("log.reserve", t))?,
         index_cache_bytes: s.index_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("log.index_cache", t))?,
+        recent_cache_bytes: s.recent_cache.as_deref().map_or(Ok(40 << 20), |t| bytes("log.recent_cache", t))?,
     })
 }
 

@@ -36,6 +36,8 @@ pub struct LogSection {
     pub reserve: Option<String>,
     /// Memory for the indexes of old segments that are being read.
     pub index_cache: Option<String>,
+    /// Memory for rows that were committed a moment ago, for those who read on at the end.
+    pub recent_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

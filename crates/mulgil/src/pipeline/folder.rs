@@ -68,7 +68,7 @@ impl Folder {
         let state = state()?;
         let history = open_history(config, plan, Arc::clone(&disk))?;
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
-        let recent = Arc::new(Recent::default());
+        let recent = Arc::new(Recent::new(config.log.recent_cache_bytes as usize));
         let reader = |s: &super::plan::PlannedStream| {
             let reader = StreamReader::new(Arc::clone(&log), Arc::clone(&known), Arc::clone(&s.schema));
             (Arc::new(reader.with_recent(Arc::clone(&recent))), s.partitions)

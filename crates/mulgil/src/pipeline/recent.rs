@@ -14,12 +14,10 @@ use mulgil_model::time::{AppendTime, ReceiveTime};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is kept of all streams together. Readers that lag further behind decode from the log.
-pub const RECENT_BYTES_MAX: usize = 40 << 20;
-
 /// Rows that were committed apart are joined until a read has this many, so that a stream of single rows is not read one by one.
 const JOIN_ROWS: usize = 2_048;
 
+/// Readers that lag further behind than this reaches decode from the log.
 pub struct Recent {
     bytes_max: usize,
     kept: Mutex<Kept>,
@@ -48,13 +46,8 @@ pub struct Dealt {
     pub received: ReceiveTime,
 }
 
-impl Default for Recent {
-    fn default() -> Self {
-        Self::new(RECENT_BYTES_MAX)
-    }
-}
-
 impl Recent {
+    /// `bytes_max` bounds what is kept of all streams together.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, kept: Mutex::default() }
     }
@@ -184,7 +177,7 @@ mod tests {
 
     #[test]
     fn rows_that_follow_each_other_are_joined_and_a_hole_ends_a_read() {
-        let recent = Recent::default();
+        let recent = Recent::new(1 << 20);
         [0..3, 3..5, 5..6, 8..10].into_iter().for_each(|rows| keep(&recent, rows));
         assert_eq!(read(&recent, 0, 100), [0, 1, 2, 3, 4, 5]);
         assert_eq!(read(&recent, 2, 2), [2, 3]);
@@ -198,7 +191,7 @@ mod tests {
 
     #[test]
     fn large_commits_are_handed_out_as_they_are() {
-        let recent = Recent::default();
+        let recent = Recent::new(1 << 20);
         [0..3_000, 3_000..6_000, 6_000..6_010].into_iter().for_each(|rows| keep(&recent, rows));
         assert_eq!(read(&recent, 0, 100_000).len(), 3_000);
         assert_eq!(read(&recent, 2_990, 100_000).len(), 10);
