@@ -52,8 +52,30 @@ fn deepens(keyword: Keyword) -> bool {
     };
     matches!(
         keyword,
-        AND | AT | BETWEEN | CASE | COLLATE | CROSS | DIV | EXCEPT | FROM | ILIKE | IN | INTERSECT | IS | JOIN | LIKE | NATURAL | NOT | OR
-            | OVERLAPS | RLIKE | SELECT | SIMILAR | UNION | WHEN | XOR
+        AND | AT
+            | BETWEEN
+            | CASE
+            | COLLATE
+            | CROSS
+            | DIV
+            | EXCEPT
+            | FROM
+            | ILIKE
+            | IN
+            | INTERSECT
+            | IS
+            | JOIN
+            | LIKE
+            | NATURAL
+            | NOT
+            | OR
+            | OVERLAPS
+            | RLIKE
+            | SELECT
+            | SIMILAR
+            | UNION
+            | WHEN
+            | XOR
     )
 }
 
@@ -70,7 +92,9 @@ mod tests {
     #[test]
     fn what_is_deep_is_refused_and_what_is_only_long_is_not() {
         let many = |piece: &str, n: usize| piece.repeat(n);
-        for piece in ["+1", " OR a = 'x'", "||b", "::text", " UNION ALL SELECT 1", " AND NOT a", ", t", " JOIN t USING (a)", " IS NULL", "[1]"] {
+        for piece in
+            ["+1", " OR a = 'x'", "||b", "::text", " UNION ALL SELECT 1", " AND NOT a", ", t", " JOIN t USING (a)", " IS NULL", "[1]"]
+        {
             assert!(is_too_deep(&format!("SELECT a {}", many(piece, 1_001))), "{piece}");
             assert!(!is_too_deep(&format!("SELECT a {}", many(piece, 200))), "{piece}");
         }
