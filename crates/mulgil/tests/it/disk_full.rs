@@ -140,7 +140,9 @@ fn a_full_disk_is_waited_out_and_nothing_accepted_is_lost() {
     }
     let n = n_accepted * ROWS;
     let want = serde_json::json!([{ "n": n, "ids": n }]);
-    until("the history to hold every row", || (sql(&server, "SELECT count(*) AS n, count(DISTINCT trade_id) AS ids FROM orders") == want).then_some(()));
+    until("the history to hold every row", || {
+        (sql(&server, "SELECT count(*) AS n, count(DISTINCT trade_id) AS ids FROM orders") == want).then_some(())
+    });
     // A watermark follows the last row of its partition by seconds: a minute later all that was before is closed.
     let closed = jiff::Timestamp::from_second((1_767_600_000 + n as i64 - 90) / 60 * 60).unwrap();
     let due = sql(&server, &format!("SELECT count(*) AS n FROM orders WHERE event_time < '{closed}'"));

@@ -3,6 +3,7 @@
 
 mod program;
 
+mod bad_input;
 mod commands;
 mod determinism;
 mod disk_full;

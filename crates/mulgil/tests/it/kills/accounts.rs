@@ -95,7 +95,8 @@ pub fn sql(server: &Server, query: &str) -> Value {
 
 /// The history of a stream holds each row of the log once, and says the same in both folders.
 pub fn histories_agree(server: &Server, undisturbed: &Server, stream: &str, n_log: usize, is_base: bool) {
-    let counted = sql(server, &format!("SELECT count(*) AS n, count(DISTINCT _partition * 1000000000 + _offset) AS places FROM \"{stream}\""));
+    let counted =
+        sql(server, &format!("SELECT count(*) AS n, count(DISTINCT _partition * 1000000000 + _offset) AS places FROM \"{stream}\""));
     assert_eq!(counted["data"], serde_json::json!([{ "n": n_log, "places": n_log }]), "the history of {stream} beside its log");
     let query = if is_base {
         format!(

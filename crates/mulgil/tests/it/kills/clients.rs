@@ -44,9 +44,7 @@ pub fn batch(n: u64) -> String {
         let at = jiff::Timestamp::from_second(1_767_600_000 + i as i64).unwrap();
         let (symbol, price, quantity) = (SYMBOLS[(i * i % 7) as usize], 10_000 + i * 7919 % 5_000, 1 + i * 31 % 600);
         let side = if i.is_multiple_of(3) { "SELL" } else { "BUY" };
-        format!(
-            r#"{{"symbol":"{symbol}","event_time":"{at}","price":{price}.25,"quantity":{quantity},"side":"{side}","trade_id":"o{i}"}}"#
-        )
+        format!(r#"{{"symbol":"{symbol}","event_time":"{at}","price":{price}.25,"quantity":{quantity},"side":"{side}","trade_id":"o{i}"}}"#)
     };
     (n * BATCH_ROWS..(n + 1) * BATCH_ROWS).map(row).collect::<Vec<_>>().join("\n") + "\n"
 }

@@ -19,6 +19,9 @@ const SIGABRT: i32 = 6;
 /// A failpoint that is not reached for so long is tried again later; the process is killed all the same.
 const FAILPOINT_WITHIN: Duration = Duration::from_secs(6);
 
+/// The same for a later visit, after the first has been seen to work: any moment is as good.
+const LATER_VISIT_WITHIN: Duration = Duration::from_millis(1_500);
+
 /// Times that a failpoint is tried before it counts as one that nothing reaches.
 const TRIES_MAX: usize = 8;
 
@@ -50,7 +53,19 @@ impl World {
     pub fn new(config: &str, seed: u64, file_rows: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trades = dir.path().join("trades.ndjson");
-        ok(&["simulate", "--rows", &file_rows.to_string(), "--seed", "42", "--rate", "0.2", "--anomaly-share", "0.01", "--out", text(&trades)]);
+        ok(&[
+            "simulate",
+            "--rows",
+            &file_rows.to_string(),
+            "--seed",
+            "42",
+            "--rate",
+            "0.2",
+            "--anomaly-share",
+            "0.01",
+            "--out",
+            text(&trades),
+        ]);
         Self {
             config: file(dir.path(), "mulgil.toml", config),
             data: dir.path().join("data"),
@@ -84,7 +99,8 @@ impl World {
                 None => (names[self.rng.random_range(0..names.len())], self.rng.random_range(1..12)),
             };
             // A torn tail is cut off by the next start.
-            let fired = if name == "log.tail-cut" { self.live_to("log.torn-write", nth) && self.live_to(name, 1) } else { self.live_to(name, nth) };
+            let fired =
+                if name == "log.tail-cut" { self.live_to("log.torn-write", nth) && self.live_to(name, 1) } else { self.live_to(name, nth) };
             if !fired && nth == 1 && !self.fired.contains_key(name) {
                 let tried = tries.entry(name).or_default();
                 *tried += 1;
@@ -112,9 +128,10 @@ impl World {
     fn live_to(&mut self, name: &'static str, nth: u64) -> bool {
         let way = if name.starts_with("replay.") { Way::Replay } else { self.way() };
         let (mut child, life) = self.start(way, Some(format!("{name}:{nth}")));
+        let within = if nth == 1 { FAILPOINT_WITHIN } else { LATER_VISIT_WITHIN };
         let status = until("the failpoint to be reached", || match child.try_wait().unwrap() {
             Some(status) => Some(Some(status)),
-            None => (life.began.elapsed() >= FAILPOINT_WITHIN).then_some(None),
+            None => (life.began.elapsed() >= within).then_some(None),
         });
         match status {
             Some(status) => {
