@@ -8,6 +8,7 @@ mod commands;
 mod determinism;
 mod disk_full;
 mod ingest;
+mod limits;
 mod kills;
 mod page;
 mod resume;
