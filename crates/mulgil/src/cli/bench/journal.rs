@@ -28,7 +28,7 @@ pub struct JournalArgs {
     #[arg(long, default_value_t = 4)]
     writers: u64,
     /// Commits that each of them has on their way.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     in_flight: usize,
     /// A thread that only drives the disk, so that no writer has to.
     #[arg(long)]
