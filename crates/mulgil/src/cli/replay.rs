@@ -136,7 +136,18 @@ impl<'a> Player<'a> {
         let topic = running.plan.input_of(stream).map_or_else(|| stream.clone(), |(input, _)| input.stream.clone());
         let owner = Owner::new(&format!("replay/{:016x}", files.identity()))?;
         let bar = ProgressBar::new(files.progress().1).with_style(bytes_style());
-        Ok(Self { running, stream: stream.clone(), topic, writer, owner, bar, started: Instant::now(), n_rows: 0, n_bad: 0, resumed: false })
+        Ok(Self {
+            running,
+            stream: stream.clone(),
+            topic,
+            writer,
+            owner,
+            bar,
+            started: Instant::now(),
+            n_rows: 0,
+            n_bad: 0,
+            resumed: false,
+        })
     }
 
     fn at(&self) -> TopicPartition {
