@@ -41,7 +41,7 @@ const PLACES: [(&str, &str); 17] = [
     ("America/New_York", "2024-01-01T05:00:00Z"),
     ("Australia/Lord_Howe", "2024-04-06T15:00:00Z"),
     // Where the clock changed at one minute past midnight.
-    ("America/Toronto", "1990-10-28T04:01:00Z"),
+    ("America/St_Johns", "1990-10-28T02:31:00Z"),
     ("UTC", ""),
 ];
 
@@ -340,6 +340,20 @@ proptest! {
     fn summaries_are_what_they_say(case in any_case(80), window in any_window()) {
         check_summary(&case, &window);
     }
+}
+
+/// St John's clock went from 00:01 back to 23:01: the hour that had begun lasted a minute.
+#[test]
+fn an_hour_is_cut_where_the_clock_changes_within_it() {
+    let change = parse_micros("1990-10-28T02:31:00Z", EpochUnit::Micros).unwrap();
+    let trade = |at: i64| Trade { symbol: "A".into(), at, price: 100, quantity: 100, side: None, id: None };
+    let trades: Vec<Trade> = [-61, -59, -1, 0, 1, 3_539, 3_540, 7_140].map(|s| trade(change + s * SECOND)).to_vec();
+    let case = Case { zone: "America/St_Johns", trades, decisions: vec![], batches: vec![(3, 2)], lateness_us: HOUR, hot_max: 0 };
+    check_bars(&case, &INTERVALS[3..6]);
+    let mut hours = LocalTime::new(HOUR, case.zone);
+    let minute = 60 * SECOND;
+    assert_eq!(hours.window(change - 1), (change - minute, change));
+    assert_eq!(hours.window(change), (change, change + HOUR - minute));
 }
 
 /// The generator reaches what the tests are about: late rows, revisions, joined sessions, both kinds of days that are not 24 hours.
