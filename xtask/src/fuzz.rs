@@ -14,6 +14,8 @@ const INPUT_SECONDS_MAX: u32 = 20;
 const PROCESS_MB_MAX: u32 = 2_048;
 /// Committed inputs of one target at most, by size: fewer, smaller ones are kept before more and larger ones.
 const KEPT_BYTES_MAX: u64 = 64 << 10;
+/// The suite runs all of them, unoptimised builds some ten a second.
+const KEPT_FILES_MAX: usize = 40;
 
 #[derive(Args)]
 pub struct Options {
@@ -147,7 +149,7 @@ impl Fuzzer {
         let mut sized = found.into_iter().map(|f| Ok((f.metadata()?.len(), f))).collect::<Result<Vec<_>>>()?;
         sized.sort();
         let mut kept_bytes = 0;
-        for (bytes, file) in sized {
+        for (bytes, file) in sized.into_iter().take(KEPT_FILES_MAX) {
             kept_bytes += bytes;
             if kept_bytes > KEPT_BYTES_MAX {
                 break;

@@ -14,6 +14,8 @@ use parquet::schema::types::ColumnPath;
 use std::io::Read;
 use std::sync::Arc;
 
+/// Rows of the seeds with one long text for all: enough to need more than one batch, and quick.
+const LONG_ROWS: usize = 300;
 /// The longest reason, whatever the input.
 const REASON_BYTES_MAX: usize = 2_048;
 
@@ -217,8 +219,8 @@ pub fn parquet_seeds() -> Vec<Vec<u8>> {
     let packings = [plain.build(), snappy.build(), zstd.build()];
     let mut seeds: Vec<Vec<u8>> = packings.into_iter().map(|p| parquet_file(&batch().slice(0, 2), p)).collect();
     // One long text for every row: a few bytes as a dictionary, and as what differs from the row before.
-    let ids = StringArray::from(vec!["x".repeat(12_000); ROWS_MAX - 1]);
-    let row = take_record_batch(&batch(), &UInt32Array::from(vec![0; ROWS_MAX - 1])).expect("the row is there");
+    let ids = StringArray::from(vec!["x".repeat(4_000); LONG_ROWS]);
+    let row = take_record_batch(&batch(), &UInt32Array::from(vec![0; LONG_ROWS])).expect("the row is there");
     let columns = row.columns().iter().enumerate().map(|(i, c)| if i == 5 { Arc::new(ids.clone()) as ArrayRef } else { c.clone() });
     let long = RecordBatch::try_new(row.schema(), columns.collect()).expect("the column has its type");
     let packed = || WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
