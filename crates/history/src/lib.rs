@@ -24,6 +24,7 @@ mod flush;
 mod retain;
 mod verify;
 
+mod depth;
 mod query;
 mod session;
 mod table;

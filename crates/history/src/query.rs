@@ -104,6 +104,7 @@ impl History {
         if sql.len() > SQL_BYTES_MAX {
             return Err(HistoryError::User(format!("the query has {} bytes, more than the {SQL_BYTES_MAX} allowed", sql.len())));
         }
+        crate::depth::check(sql)?;
         let permit = self.turn(&self.queries, "queries").await?;
         let context = self.session(&limits)?;
         let deadline = Instant::now() + limits.timeout;
