@@ -74,7 +74,7 @@ struct State {
 struct Inode {
     bytes: Vec<u8>,
     n_durable: usize,
-    /// Where the latest append began.
+    /// Where the latest append that succeeded began.
     last_append: usize,
     /// Durable bytes that were cut off, until a sync makes the cut durable too.
     cut: Vec<u8>,
@@ -145,7 +145,7 @@ impl MemDisk {
         *self.shared.watcher.lock() = Some(Watcher(watcher));
     }
 
-    /// All files there are, in order, each with its size and where the latest append to it began.
+    /// All files there are, in order, each with its size and where the latest append to it that succeeded began.
     pub fn files(&self) -> Vec<(PathBuf, u64, u64)> {
         let state = self.state();
         let file = |(path, inode): (&PathBuf, &usize)| {
@@ -531,7 +531,9 @@ impl DiskFile for MemFile {
             n_fitting = 0;
         }
         let inode = &mut state.inodes[self.inode];
-        inode.last_append = inode.bytes.len();
+        if meets == Meets::Nothing && n_fitting == bytes.len() {
+            inode.last_append = inode.bytes.len();
+        }
         inode.bytes.extend_from_slice(&bytes[..n_fitting]);
         self.end(&mut state, "write", meets)?;
         if n_fitting < bytes.len() { Err(self.error("write", ErrorKind::StorageFull.into())) } else { Ok(()) }
