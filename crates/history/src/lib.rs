@@ -24,11 +24,14 @@ mod flush;
 mod retain;
 mod verify;
 
+mod functions;
 mod depth;
 mod query;
 mod session;
 mod table;
 mod views;
+mod watch;
+mod width;
 
 mod candles;
 mod search;

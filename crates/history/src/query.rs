@@ -4,16 +4,16 @@ use crate::config::QueryLimits;
 use crate::error::HistoryError;
 use crate::history::History;
 use crate::session::SCHEMA;
+use crate::watch::Watch;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{Stream, StreamExt};
 use std::pin::Pin;
@@ -105,12 +105,13 @@ impl History {
             return Err(HistoryError::User(format!("the query has {} bytes, more than the {SQL_BYTES_MAX} allowed", sql.len())));
         }
         crate::depth::check(sql)?;
+        crate::width::check(sql)?;
         let permit = self.turn(&self.queries, "queries").await?;
         let context = self.session(&limits)?;
         let deadline = Instant::now() + limits.timeout;
         let started = tokio::time::timeout_at(deadline, async {
             let plan = plan(&context, sql).await?;
-            run(plan).await.map_err(HistoryError::of_query)
+            run(plan, limits.memory_bytes).await.map_err(HistoryError::of_query)
         });
         let rows = started.await.unwrap_or_else(|_| Err(timed_out(limits.timeout)))?;
         Ok(QueryStream {
@@ -161,10 +162,10 @@ async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, HistoryE
 
 /// Runs a plan in a task of its own that ends when its rows are dropped. Every operator gives way after each batch, so that a join that
 /// makes millions of rows from a few can be stopped; while one batch takes long, the asker is not kept waiting by it.
-async fn run(plan: DataFrame) -> datafusion::error::Result<SendableRecordBatchStream> {
+async fn run(plan: DataFrame, memory_bytes: usize) -> datafusion::error::Result<SendableRecordBatchStream> {
     let context = Arc::new(plan.task_ctx());
     let plan = plan.create_physical_plan().await?;
-    let plan = plan.transform_up(|node| Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)))?.data;
+    let plan = plan.transform_up(|node| Ok(Transformed::yes(Watch::over(node, memory_bytes)?)))?.data;
     let plan = if plan.output_partitioning().partition_count() > 1 { Arc::new(CoalescePartitionsExec::new(plan)) } else { plan };
     let mut rows = RecordBatchReceiverStream::builder(plan.schema(), BATCHES_AHEAD);
     let (made, mut making) = (rows.tx(), plan.execute(0, context)?);

@@ -32,7 +32,11 @@ pub(crate) fn base() -> SessionState {
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
     // Text stays text: a literal of a price is an exact decimal, as the columns are.
     config.options_mut().sql_parser.parse_float_as_decimal = true;
-    SessionStateBuilder::new().with_config(config).with_default_features().build()
+    // Rows that a filter drops are dropped before their other columns are decoded, and a sort by time reads the newest files first.
+    config.options_mut().execution.parquet.pushdown_filters = true;
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    crate::functions::replace(&mut state).expect("invariant: DataFusion has the functions that are replaced");
+    state
 }
 
 impl History {

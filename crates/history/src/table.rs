@@ -111,17 +111,21 @@ impl StreamTable {
     }
 }
 
-/// Spreads files over groups that are read in parallel, each file to the group with the fewest bytes so far.
+/// Cuts the files, newest first, into groups of like size that are read in parallel: who asks for a few rows mostly asks for the newest,
+/// and a reader that has nothing left to do takes files from another's group.
 fn groups(mut files: Vec<(Arc<DataFile>, Arc<Statistics>)>, n: usize) -> Vec<FileGroup> {
-    files.sort_by_key(|(file, _)| std::cmp::Reverse(file.entry.bytes));
-    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = (0..n.clamp(1, files.len().max(1))).map(|_| (0, Vec::new())).collect();
+    files.sort_by_key(|(file, _)| std::cmp::Reverse((file.entry.event_time_max, file.entry.event_time_min)));
+    let n = n.clamp(1, files.len().max(1));
+    let bytes: u64 = files.iter().map(|(file, _)| file.entry.bytes).sum();
+    let mut groups = vec![Vec::new(); n];
+    let mut at = 0;
     for (file, statistics) in files {
-        let least = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("invariant: there is at least one group");
-        least.0 += file.entry.bytes;
+        let group = (at * n as u64).checked_div(bytes).unwrap_or(0).min(n as u64 - 1);
+        at += file.entry.bytes;
         let planned = PartitionedFile::new(file.path.to_string_lossy(), file.entry.bytes);
-        least.1.push(planned.with_statistics(statistics).with_extension(file));
+        groups[group as usize].push(planned.with_statistics(statistics).with_extension(file));
     }
-    groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+    groups.into_iter().filter(|files| !files.is_empty()).map(FileGroup::new).collect()
 }
 
 #[async_trait]

@@ -203,8 +203,7 @@ fn files_are_skipped_and_counts_read_none() {
     check(
         "SELECT price FROM trades WHERE event_time < '2019-07-06'",
         expect![[r#"
-            FilterExec: event_time@0 < 1562371200000000, projection=[price@1]
-            DataSourceExec: file_groups={1 group: [[history/trades/2019-07-05/0-1.parquet]]}, projection=[event_time, price], file_type=parquet, predicate=event_time@1 < 1562371200000000, pruning_predicate=event_time_null_count@1 != row_count@2 AND event_time_min@0 < 1562371200000000, required_guarantees=[]
+            DataSourceExec: file_groups={1 group: [[history/trades/2019-07-05/0-1.parquet]]}, projection=[price], file_type=parquet, predicate=event_time@1 < 1562371200000000, pruning_predicate=event_time_null_count@1 != row_count@2 AND event_time_min@0 < 1562371200000000, required_guarantees=[]
             FilterExec: event_time@0 < 1562371200000000, projection=[price@1]
             DataSourceExec: partitions=1, partition_sizes=[1]
         "#]],
@@ -212,8 +211,7 @@ fn files_are_skipped_and_counts_read_none() {
     check(
         "SELECT price FROM trades WHERE symbol = 'B'",
         expect![[r#"
-            FilterExec: symbol@0 = B, projection=[price@1]
-            DataSourceExec: file_groups={1 group: [[history/trades/2019-07-05/0-1.parquet]]}, projection=[symbol, price], file_type=parquet, predicate=symbol@0 = B, pruning_predicate=symbol_null_count@2 != row_count@3 AND symbol_min@0 <= B AND B <= symbol_max@1, required_guarantees=[symbol in (B)]
+            DataSourceExec: file_groups={1 group: [[history/trades/2019-07-05/0-1.parquet]]}, projection=[price], file_type=parquet, predicate=symbol@0 = B, pruning_predicate=symbol_null_count@2 != row_count@3 AND symbol_min@0 <= B AND B <= symbol_max@1, required_guarantees=[symbol in (B)]
             FilterExec: symbol@0 = B, projection=[price@1]
             DataSourceExec: partitions=1, partition_sizes=[1]
         "#]],
@@ -222,7 +220,6 @@ fn files_are_skipped_and_counts_read_none() {
         "SELECT close FROM trades_bars_1m_latest WHERE symbol = 'A' AND event_time < '2019-07-06'",
         expect![[r#"
             FilterExec: _rank@1 = 1, projection=[close@0]
-            FilterExec: symbol@0 = A AND event_time@2 < 1562371200000000
             DataSourceExec: file_groups={1 group: [[history/trades.bars.1m/2019-07-05/0-4.parquet]]}, projection=[symbol, start, event_time, close, revision, _offset], file_type=parquet, predicate=symbol@0 = A AND event_time@2 < 1562371200000000, pruning_predicate=symbol_null_count@2 != row_count@3 AND symbol_min@0 <= A AND A <= symbol_max@1 AND event_time_null_count@5 != row_count@3 AND event_time_min@4 < 1562371200000000, required_guarantees=[symbol in (A)]
             FilterExec: symbol@0 = A AND event_time@2 < 1562371200000000
             DataSourceExec: partitions=1, partition_sizes=[1]
