@@ -4,6 +4,7 @@
 mod program;
 
 mod bad_input;
+mod bars_duckdb;
 mod commands;
 mod determinism;
 mod disk_full;
