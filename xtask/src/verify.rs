@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> Result<Tally> {
     for (interval, seconds) in [("1m", "60"), ("1h", "3600")] {
         tally.check(&format!("{interval} bars equal DuckDB's"), bars(&workload, &python, &trades, &folder, interval, seconds));
     }
+    tally.check("random trades give DuckDB's bars and summaries", random_trades(&python));
     tally.check("a second replay changes nothing", again(&workload, &files));
     tally.check("every checksum of the log", process::read(&mut workload.command(&["log", "verify"])).map(|_| String::new()));
     tally.check("rush orders against labels.csv", score::scored(&workload.binary, &python, &trades).map(|s| format!("F1 {:.3}", s.f1)));
@@ -100,6 +101,21 @@ fn bars(workload: &Workload, python: &Path, trades: &Path, folder: &Path, interv
         bail!("{}", verdict.detail);
     }
     Ok(verdict.detail)
+}
+
+/// Cases of the test `bars_duckdb` that nobody has seen before.
+const FRESH_SEEDS: u64 = 5;
+
+fn random_trades(python: &Path) -> Result<String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("read the clock")?.as_secs();
+    let (first, last) = (now, now + FRESH_SEEDS - 1);
+    for seed in first..=last {
+        let mut test = process::command("cargo");
+        test.args(["test", "--package", "mulgil", "--test", "it", "bars_duckdb"]);
+        let said = process::read(test.env("MULGIL_PYTHON", python).env("MULGIL_SEED", seed.to_string()));
+        said.with_context(|| format!("repeat with MULGIL_SEED={seed} cargo test -p mulgil bars_duckdb"))?;
+    }
+    Ok(format!("seeds {first} to {last}"))
 }
 
 fn again(workload: &Workload, files: &[PathBuf]) -> Result<String> {
