@@ -26,7 +26,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Options {
-    /// Only these rows [default: all but `state` (1 GB of keyed state) and `build` (a cold build), which take many minutes]
+    /// Only these rows [default: all but `state` (1 GB of keyed state), `history` (queries over --rows generated trades) and
+    /// `build` (a cold build), which take many minutes]
     names: Vec<String>,
     /// Write the figures as JSON objects, one a line
     #[arg(long, value_name = "FILE")]
@@ -44,7 +45,7 @@ pub struct Options {
 
 /// What one row of the table measures: one file in this folder, one line here.
 type Row = fn(&Bench) -> Result<Vec<Figure>>;
-const ROWS: [(&str, Row, Asked); 11] = [
+const ROWS: [(&str, Row, Asked); 12] = [
     ("replay", replay::measure, Asked::Always),
     ("journal", journal::measure, Asked::Always),
     ("latency", latency::measure, Asked::Always),
@@ -55,6 +56,7 @@ const ROWS: [(&str, Row, Asked); 11] = [
     ("memory", memory::measure, Asked::Always),
     ("restart", restart::measure, Asked::Always),
     ("state", restart::measure_with_state, Asked::ByName),
+    ("history", queries::measure_generated, Asked::ByName),
     ("build", build::measure, Asked::ByName),
 ];
 

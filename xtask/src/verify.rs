@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> Result<Tally> {
     for (interval, seconds) in [("1m", "60"), ("1h", "3600")] {
         tally.check(&format!("{interval} bars equal DuckDB's"), bars(&workload, &python, &trades, &folder, interval, seconds));
     }
+    tally.check("random questions equal DuckDB's", agreement(&workload, &python, &folder));
     tally.check("random trades give DuckDB's bars and summaries", random_trades(&python));
     tally.check("a second replay changes nothing", again(&workload, &files));
     tally.check("every checksum of the log", process::read(&mut workload.command(&["log", "verify"])).map(|_| String::new()));
@@ -97,6 +98,20 @@ fn bars(workload: &Workload, python: &Path, trades: &Path, folder: &Path, interv
     let script = house::root().join("xtask/verify/bars.py");
     let answer = process::read_json(process::command(python).arg(script).arg(trades).arg(seconds).arg(&out))?;
     let verdict: Verdict = serde_json::from_value(answer)?;
+    if !verdict.ok {
+        bail!("{}", verdict.detail);
+    }
+    Ok(verdict.detail)
+}
+
+/// The same random questions to both, over the same files.
+fn agreement(workload: &Workload, python: &Path, folder: &Path) -> Result<String> {
+    const N_QUESTIONS: &str = "200";
+    let seed = std::process::id().to_string();
+    let script = house::root().join("xtask/verify/agree.py");
+    let mut command = process::command(python);
+    command.arg(script).arg(&workload.binary).arg(&workload.config).arg(&workload.data).arg(folder.join("answers"));
+    let verdict: Verdict = serde_json::from_value(process::read_json(command.args([N_QUESTIONS, &seed]))?)?;
     if !verdict.ok {
         bail!("{}", verdict.detail);
     }

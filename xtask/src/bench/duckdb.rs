@@ -4,6 +4,7 @@ use super::figure::Runs;
 use crate::{house, process, tools};
 use anyhow::{Context, Result};
 use std::path::Path;
+use std::time::Instant;
 
 /// Seconds per run, and the number of rows of the answer.
 pub fn measure(parquet: &Path, sql: &str, n_runs: usize) -> Result<(Runs, u64)> {
@@ -12,6 +13,16 @@ pub fn measure(parquet: &Path, sql: &str, n_runs: usize) -> Result<(Runs, u64)> 
     let answer = process::read_json(command.arg(script).arg(parquet).arg(sql).arg(n_runs.to_string()))?;
     let (seconds, rows) = seconds_and_rows(&answer)?;
     Ok((seconds, rows))
+}
+
+/// From the start of a Python to the end of one answer, in seconds: nothing is warm.
+pub fn measure_cold(parquet: &Path, sql: &str) -> Result<f64> {
+    let script = house::root().join("xtask/verify/query.py");
+    let mut command = process::command(tools::python()?);
+    command.arg(script).arg(parquet).arg(sql).arg("0");
+    let started = Instant::now();
+    process::read_json(&mut command)?;
+    Ok(started.elapsed().as_secs_f64())
 }
 
 /// `{"rows": n, "seconds": […]}`, as query.py and `mulgil bench query` print it.

@@ -4,6 +4,7 @@ mod load;
 
 mod broadcast;
 mod clients;
+mod fill;
 mod ingest;
 mod journal;
 mod latency;
@@ -37,6 +38,8 @@ enum BenchCommand {
     Broadcast(broadcast::BroadcastArgs),
     /// Large batches through the door for rows.
     Ingest(ingest::IngestArgs),
+    /// A history of so many generated rows, without a log.
+    Fill(fill::FillArgs),
     /// One query, many times in one process.
     Query(query::QueryArgs),
 }
@@ -49,6 +52,7 @@ pub fn bench(args: BenchArgs) -> Result<()> {
         BenchCommand::Clients(args) => clients::clients(&args)?,
         BenchCommand::Broadcast(args) => broadcast::broadcast(&args)?,
         BenchCommand::Ingest(args) => ingest::ingest(&args)?,
+        BenchCommand::Fill(args) => fill::fill(&args)?,
         BenchCommand::Query(args) => query::query(&args)?,
     };
     println!("{figures}");

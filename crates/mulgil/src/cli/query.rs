@@ -6,16 +6,19 @@ use crate::pipeline::archive::Archivist;
 use crate::pipeline::clock;
 use crate::pipeline::folder::{Folder, query_limits};
 use crate::pipeline::plan::Plan;
+use crate::pipeline::state::{Entries, StateFolder};
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
+use mulgil_disk::RealDisk;
 use mulgil_history::History;
 use mulgil_model::json::write_text;
 use std::fs::File;
 use std::io::Write;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -92,14 +95,38 @@ fn open(at: &Where) -> Result<Source> {
     Ok(Source::Folder(open_history(&config)?, query_limits(&config)))
 }
 
-/// The history of a folder at rest, with the rows that only the log has yet.
+/// The history of a folder at rest, with the rows that only the log has yet. The shards' state is left alone: opening it takes longer than
+/// most questions do.
 pub fn open_history(config: &crate::config::checked::Checked) -> Result<Arc<History>> {
     let clock = clock();
     let plan = Plan::new(config)?;
-    let folder = Folder::open(config, &plan, &clock)?;
+    let state = || Ok(StateFolder::over(Arc::new(Unopened)));
+    let identity = || uuid::Uuid::new_v4().simple().to_string();
+    let folder = Folder::open_on(Arc::new(RealDisk), state, identity, config, &plan, &clock)?;
     let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), clock);
     while archivist.step()? > 0 {}
     Ok(folder.history)
+}
+
+/// The state of shards that do not run.
+struct Unopened;
+
+impl Entries for Unopened {
+    fn apply(&self, _: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
+        bail!("a question writes no state")
+    }
+
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>> {
+        bail!("a question reads no state")
+    }
+
+    fn range(&self, _: Bound<&[u8]>, _: Bound<Vec<u8>>, _: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        bail!("a question reads no state")
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }
 
 async fn answer(history: &Arc<History>, limits: mulgil_history::QueryLimits, args: &QueryArgs) -> Result<u64> {

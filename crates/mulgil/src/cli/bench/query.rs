@@ -1,40 +1,77 @@
-//! One SQL statement over a data folder, again and again in one process.
+//! SQL over a data folder: one statement again and again in one process, or many once with their answers kept.
 
 use crate::cli::Where;
 use crate::config::load;
-use crate::pipeline::folder::query_limits;
-use anyhow::Result;
+use crate::pipeline::folder::{open_history, query_limits};
+use crate::pipeline::plan::Plan;
+use anyhow::{Context, Result};
 use futures::StreamExt;
+use mulgil_disk::RealDisk;
+use mulgil_history::{History, QueryLimits};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub struct QueryArgs {
+    /// The statement; with --answers a file with one on each line.
     sql: String,
     #[command(flatten)]
     at: Where,
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Write the answer to the statement of line N, counted from 0, to DIR/N.parquet
+    #[arg(long, value_name = "DIR")]
+    answers: Option<PathBuf>,
 }
 
 pub fn query(args: &QueryArgs) -> Result<serde_json::Value> {
     let config = load(&args.at)?;
-    let history = crate::cli::query::open_history(&config)?;
+    // A folder that `mulgil bench fill` made has no log.
+    let history = match config.log.dir.join("journal").exists() {
+        true => crate::cli::query::open_history(&config)?,
+        false => open_history(&config, &Plan::new(&config)?, Arc::new(RealDisk))?,
+    };
     history.flush()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let limits = query_limits(&config);
+    match &args.answers {
+        Some(dir) => runtime.block_on(answer_all(&history, &limits, Path::new(&args.sql), dir)),
+        None => runtime.block_on(again_and_again(&history, &limits, &args.sql, args.runs)),
+    }
+}
+
+async fn again_and_again(history: &Arc<History>, limits: &QueryLimits, sql: &str, n_runs: usize) -> Result<serde_json::Value> {
     let (mut seconds, mut rows) = (Vec::new(), 0);
-    for run in 0..=args.runs {
+    for run in 0..=n_runs {
         let started = Instant::now();
-        rows = runtime.block_on(async {
-            let mut answer = history.query(&args.sql, Some(query_limits(&config))).await?;
-            let mut rows = 0;
-            while let Some(batch) = answer.next().await {
-                rows += batch?.num_rows();
-            }
-            Ok::<_, anyhow::Error>(rows)
-        })?;
+        let mut answer = history.query(sql, Some(limits.clone())).await?;
+        rows = 0;
+        while let Some(batch) = answer.next().await {
+            rows += batch?.num_rows();
+        }
         if run > 0 {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
     Ok(serde_json::json!({ "rows": rows, "seconds": seconds }))
+}
+
+async fn answer_all(history: &Arc<History>, limits: &QueryLimits, statements: &Path, dir: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(statements).with_context(|| format!("read {}", statements.display()))?;
+    let started = Instant::now();
+    let mut rows = 0;
+    for (n, sql) in text.lines().enumerate() {
+        let mut answer = history.query(sql, Some(limits.clone())).await.with_context(|| sql.to_owned())?;
+        let path = dir.join(format!("{n}.parquet"));
+        let file = std::fs::File::create(&path).with_context(|| format!("write {}", path.display()))?;
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, Arc::clone(answer.schema()), None)?;
+        while let Some(batch) = answer.next().await {
+            let batch = batch.with_context(|| sql.to_owned())?;
+            rows += batch.num_rows();
+            writer.write(&batch)?;
+        }
+        writer.close()?;
+    }
+    Ok(serde_json::json!({ "statements": text.lines().count(), "rows": rows, "seconds": started.elapsed().as_secs_f64() }))
 }
