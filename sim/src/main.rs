@@ -1,4 +1,5 @@
 //! `mulgil-sim`: runs seeds, and says how to repeat the one that failed.
+//! It must never know what is simulated: that is in the library beside it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use anyhow::{Context, Result, bail};

@@ -7,8 +7,8 @@ use crate::{process, tidy, tools};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -96,7 +96,8 @@ fn streamed(command: &mut Command, count: fn(&str) -> Option<Tally>) -> Result<(
     let mut child = started.with_context(|| format!("start `{}`", process::line(command)))?;
     let output = child.stdout.take().expect("stdout was piped a line above");
     let (sender, lines) = mpsc::channel();
-    let reader = std::thread::spawn(move || BufReader::new(output).split(b'\n').map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let reader =
+        std::thread::spawn(move || BufReader::new(output).split(b'\n').map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let mut tally = Tally::default();
     loop {
         match lines.recv_timeout(SILENCE_MAX) {

@@ -24,8 +24,8 @@ mod flush;
 mod retain;
 mod verify;
 
-mod functions;
 mod depth;
+mod functions;
 mod query;
 mod session;
 mod table;

@@ -15,10 +15,16 @@ const NOTE: &str = "doubtful";
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
 
+/// A disk that fails a sync may fail the note, too, and another moment later may not.
+const NOTE_TRIES: usize = 3;
+
 /// Leaves the note, as well as can be.
 pub(crate) fn note(disk: &dyn Disk, dir: &Path) {
-    if let Err(error) = disk.open(&dir.join(NOTE), OpenMode::Create) {
-        tracing::error!(%error, "restart the machine, not just the process: it may show rows that are not on the disk");
+    let mut tries = (0..NOTE_TRIES).map(|_| disk.open(&dir.join(NOTE), OpenMode::Create));
+    if !tries.any(|noted| noted.is_ok()) {
+        tracing::error!(
+            "restart the machine, not just the process: it may show rows that are not on the disk, and no note of that could be left"
+        );
     }
 }
 

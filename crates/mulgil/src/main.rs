@@ -1,4 +1,5 @@
 //! The `mulgil` program: reads the command line and says why it failed.
+//! It must never know what a command does: that is in the library beside it.
 #![allow(clippy::print_stderr)]
 
 use clap::Parser;

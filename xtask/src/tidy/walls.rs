@@ -57,16 +57,7 @@ const WALLS: [Wall; 11] = [
     },
     Wall {
         folder: "sim",
-        uses: &[
-            "mulgil",
-            "mulgil-model",
-            "mulgil-disk",
-            "mulgil-log",
-            "mulgil-engine",
-            "mulgil-connect",
-            "mulgil-history",
-            "mulgil-serve",
-        ],
+        uses: &["mulgil", "mulgil-model", "mulgil-disk", "mulgil-log", "mulgil-engine", "mulgil-connect", "mulgil-history", "mulgil-serve"],
         never: &["rand", "fjall", "reqwest"],
     },
     Wall { folder: "xtask", uses: &[], never: &["arrow", "parquet", "datafusion", "tokio", "reqwest"] },

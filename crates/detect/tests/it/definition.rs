@@ -275,7 +275,9 @@ fn rules() -> Vec<Rule> {
     let rule = |name, test, sql, means: fn(&Row<'_>) -> Option<f64>| Rule { name, test, sql, means, buys_only: false, cooldown: 0 };
     vec![
         Rule { cooldown: 7, ..rule("cool", Test::Each, "n >= 2", |r| truth(r.get("n").map(|n| n >= 2.0))) },
-        rule("both", Test::Each, "n >= 1 and z > -1000", |r| truth(r.get("n").map(|n| n >= 1.0 && r.get("z").is_some()))),
+        rule("both", Test::Each, "n >= 1 and z > -1000", |r| {
+            truth(r.get("n").map(|n| n >= 1.0 && r.get("z").is_some_and(|z| z > -1000.0)))
+        }),
         rule("often", Test::Transition, "n_in >= 3", |r| truth(r.get("n_in").map(|n| n >= 3.0))),
         Rule {
             cooldown: 4,
@@ -344,7 +346,7 @@ impl Rule {
     fn judge(&self, memory: &mut Memory, row: &Row<'_>) -> Option<(String, String)> {
         let x = (self.means)(row).filter(|_| !self.buys_only || row.trade.side == Some("BUY"))?;
         let cooling = self.cooldown > 0 && memory.alerted.is_some_and(|last| row.trade.at - last < self.cooldown);
-        let mut alerted = |memory: &mut Memory| memory.alerted = memory.alerted.max(Some(row.trade.at));
+        let alerted = |memory: &mut Memory| memory.alerted = memory.alerted.max(Some(row.trade.at));
         match self.test {
             Test::Each => (x == 1.0 && !cooling).then(|| {
                 alerted(memory);

@@ -180,26 +180,36 @@ fn joined_sessions_go_on_with_the_highest_revision() {
         16 A 103 1 B
         9  A 104 1 B
     ";
-    check(SESSION(), 60 * SECOND, trades, expect![[r#"
+    check(
+        SESSION(),
+        60 * SECOND,
+        trades,
+        expect![[r#"
         A 00:00:01Z 00:00:11Z 1 1 1 100 100 100 null 100 BUY 0
         A 00:00:15Z 00:00:25Z 1 1 1 101 101 101 null 101 BUY 0
         A 00:00:15Z 00:00:26Z 2 2 2 102 101 103 1.4142135623730951 101 BUY 1
         A 00:00:01Z 00:00:26Z 4 4 4 102 100 104 1.8257418583505538 100 BUY 2
         -- finish
         B 00:00:45Z 00:00:55Z 1 1 1 102 102 102 null 102 BUY 0
-    "#]]);
+    "#]],
+    );
     // The watermark is 71: a row of second 11 is just not late, and the session that ended there is just not gone.
     let trades = "
         1  A 100 1 B
         76 B 102 1 B
         11 A 101 1 B
     ";
-    check(SESSION(), 60 * SECOND, trades, expect![[r#"
+    check(
+        SESSION(),
+        60 * SECOND,
+        trades,
+        expect![[r#"
         A 00:00:01Z 00:00:11Z 1 1 1 100 100 100 null 100 BUY 0
         A 00:00:01Z 00:00:21Z 2 2 2 100.5 100 101 0.7071067811865476 100 BUY 1
         -- finish
         B 00:01:16Z 00:01:26Z 1 1 1 102 102 102 null 102 BUY 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -52,7 +52,9 @@ struct Case {
 
 fn case(seed: u64) -> Case {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    (0..9).for_each(|_| drop(dice.roll(2)));
+    for _ in 0..9 {
+        dice.roll(2);
+    }
     let (zone, change) = dice.pick(&PLACES);
     let (lateness, lateness_us) = dice.pick(&[("0s", 0), ("90s", 90 * SECOND), ("3h", 3 * HOUR)]);
     let (n_symbols, stride) = (dice.pick(&[1, 7, 150]), dice.pick(&[SECOND / 2, 20 * SECOND, 400 * SECOND]));

@@ -128,7 +128,7 @@ pub fn ancient_rows(outside: &Arc<Outside>) -> JoinHandle<()> {
                     let request = reqwest::Client::new().post(format!("{url}/api/v1/ingest/ancient"));
                     request.header("content-type", "application/json").body(row).send().await.ok();
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                super::clients::breath().await;
             }
         });
     })

@@ -59,6 +59,11 @@ fn on_thread<T: Send + 'static, F: Future<Output = T>>(work: impl FnOnce() -> F 
     std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work()))
 }
 
+/// The pace of the load: nothing is waited for here that a longer or shorter pause would change.
+pub async fn breath() {
+    tokio::time::interval_at(tokio::time::Instant::now() + BREATH, BREATH).tick().await;
+}
+
 /// Posts batch after batch, each until it is answered; the number of batches when it has had enough.
 pub fn poster(outside: &Arc<Outside>) -> JoinHandle<u64> {
     let outside = Arc::clone(outside);
@@ -68,7 +73,7 @@ pub fn poster(outside: &Arc<Outside>) -> JoinHandle<u64> {
         while !outside.enough.load(Ordering::Acquire) {
             post_until_answered(&outside, &client, n).await;
             n += 1;
-            tokio::time::sleep(BREATH).await;
+            breath().await;
         }
         n
     })
@@ -87,7 +92,7 @@ async fn post_until_answered(outside: &Outside, client: &reqwest::Client, n: u64
                 assert_eq!(answer["accepted"], BATCH_ROWS, "batch {n}: {answer}");
                 answers_wanted -= 1;
             }
-            None => tokio::time::sleep(BREATH).await,
+            None => breath().await,
         }
     }
 }
@@ -121,7 +126,7 @@ pub fn websocket(outside: &Arc<Outside>, stream: &'static str, hang_up_after: us
         while !outside.done() {
             match outside.url() {
                 Some(url) => drop(listen(&outside, &url, stream, hang_up_after, &mut ids, &mut cursor, &count).await),
-                None => tokio::time::sleep(BREATH).await,
+                None => breath().await,
             }
         }
         ids
@@ -175,7 +180,7 @@ pub fn events(outside: &Arc<Outside>, hang_up_after: usize) -> Listener {
         while !outside.done() {
             match outside.url() {
                 Some(url) => drop(read_events(&outside, &url, hang_up_after, &mut ids, &mut last, &count).await),
-                None => tokio::time::sleep(BREATH).await,
+                None => breath().await,
             }
         }
         ids
