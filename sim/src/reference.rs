@@ -44,7 +44,12 @@ pub fn compare(config: &Checked, plan: &Plan, mirror: &Mirror, log: &dyn Log) ->
 
 fn same(at: &TopicPartition, want: &[Vec<u8>], got: &[Record]) -> Result<()> {
     for (i, (want, got)) in want.iter().zip(got).enumerate() {
-        ensure!(*want == got.value, "{at} offset {i} differs from the undisturbed run");
+        ensure!(
+            *want == got.value,
+            "{at} offset {i} differs from the undisturbed run: {} is not {}",
+            String::from_utf8_lossy(&got.value).escape_debug(),
+            String::from_utf8_lossy(want).escape_debug()
+        );
     }
     let (n_want, n_got) = (want.len(), got.len());
     ensure!(n_want == n_got, "{at} has {n_got} derived rows, but {n_want} in the undisturbed run of the same input");

@@ -1,7 +1,8 @@
 //! What stands in for the embedded tree of the shards' state: the same contract, on the simulated disk.
 //!
 //! One file, `entries.log`: per batch u32 bytes, u32 crc32c, then the changes (u32 key bytes, key, u32 value bytes or u32::MAX for a
-//! removal, value), little-endian. A batch that is not whole at the end was never acknowledged, and is cut off when the file is opened.
+//! removal, value), little-endian. A batch that is not whole at the end was never acknowledged, and is left out when the file is opened, which writes it anew.
+//! So it stands for a store that survives a failed sync; whether the real one does is not simulated.
 
 use anyhow::{Context, Result, bail};
 use mulgil::pipeline::state::Entries;
@@ -47,10 +48,15 @@ impl DiskEntries {
             inner.take(changes);
             rest = behind;
         }
-        if !rest.is_empty() {
-            file.truncate((bytes.len() - rest.len()) as u64)?;
-        }
-        file.sync_data()?;
+        // What a failed sync left may be readable and not on the disk: all of it is written anew.
+        let whole = &bytes[..bytes.len() - rest.len()];
+        drop(file);
+        let unfinished = path.with_extension("tmp");
+        let copy = disk.open(&unfinished, OpenMode::Create)?;
+        copy.append(whole)?;
+        copy.sync_data()?;
+        disk.rename(&unfinished, &path)?;
+        let file = disk.open(&path, OpenMode::Append)?;
         Ok(Self { file, inner: Mutex::new(inner) })
     }
 

@@ -188,8 +188,8 @@ impl Report {
         for line in said.lines() {
             let after = |name: &str| line.split_once(name).and_then(|(_, rest)| rest.trim_start().split([' ', '/']).next());
             let number = |name: &str| after(name).and_then(|word| word.parse().ok());
-            if line.starts_with('#') {
-                let n_done = line[1..].split(['\t', ' ', ':']).next().and_then(|n| n.parse().ok());
+            if let Some(counted) = line.strip_prefix('#') {
+                let n_done = counted.split(['\t', ' ', ':']).next().and_then(|n| n.parse().ok());
                 report.n_executions = n_done.unwrap_or(report.n_executions);
                 report.n_edges = number("cov:").unwrap_or(report.n_edges);
                 report.n_inputs = number("corp:").unwrap_or(report.n_inputs);

@@ -9,6 +9,12 @@ use std::process::{Command, Stdio};
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(crate::house::root());
+    // What `cargo run` tells xtask about itself would make build scripts believe that their own surroundings have changed.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_") || n == "CARGO_CRATE_NAME") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -42,8 +42,10 @@ struct Shared {
 }
 
 /// Hears of every operation before it happens: to trace it, or to let simulated time pass.
+pub type Hears = Arc<dyn Fn(Op, &Path) + Send + Sync>;
+
 #[derive(Clone)]
-struct Watcher(Arc<dyn Fn(Op, &Path) + Send + Sync>);
+struct Watcher(Hears);
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,8 +76,8 @@ struct State {
 struct Inode {
     bytes: Vec<u8>,
     n_durable: usize,
-    /// Where the latest append that succeeded began.
-    last_append: usize,
+    /// Where each append that succeeded began and ended.
+    appends: Vec<Range<usize>>,
     /// Durable bytes that were cut off, until a sync makes the cut durable too.
     cut: Vec<u8>,
     /// What a failed sync gave up: readable now, zeroes after a crash, whatever is synced later.
@@ -141,16 +143,16 @@ impl MemDisk {
     }
 
     /// `watcher` hears of every operation before it happens.
-    pub fn watch(&self, watcher: Arc<dyn Fn(Op, &Path) + Send + Sync>) {
+    pub fn watch(&self, watcher: Hears) {
         *self.shared.watcher.lock() = Some(Watcher(watcher));
     }
 
-    /// All files there are, in order, each with its size and where the latest append to it that succeeded began.
+    /// All files there are, in order, each with its size and where the latest append to it that succeeded, and is whole, began.
     pub fn files(&self) -> Vec<(PathBuf, u64, u64)> {
         let state = self.state();
         let file = |(path, inode): (&PathBuf, &usize)| {
             let inode = &state.inodes[*inode];
-            (path.clone(), inode.bytes.len() as u64, inode.last_append as u64)
+            (path.clone(), inode.bytes.len() as u64, inode.last_append() as u64)
         };
         state.seen.iter().map(file).collect()
     }
@@ -339,8 +341,13 @@ impl Inode {
     }
 
     fn copy(&self) -> Self {
-        let last_append = self.last_append;
-        Self { bytes: self.bytes.clone(), n_durable: self.n_durable, last_append, cut: self.cut.clone(), lost: self.lost.clone() }
+        let (appends, cut, lost) = (self.appends.clone(), self.cut.clone(), self.lost.clone());
+        Self { bytes: self.bytes.clone(), n_durable: self.n_durable, appends, cut, lost }
+    }
+
+    /// Where the latest append began that succeeded and is still whole.
+    fn last_append(&self) -> usize {
+        self.appends.iter().rev().find(|append| append.end <= self.bytes.len()).map_or(0, |append| append.start)
     }
 }
 
@@ -532,7 +539,9 @@ impl DiskFile for MemFile {
         }
         let inode = &mut state.inodes[self.inode];
         if meets == Meets::Nothing && n_fitting == bytes.len() {
-            inode.last_append = inode.bytes.len();
+            let began = inode.bytes.len();
+            inode.appends.retain(|append| append.end <= began);
+            inode.appends.push(began..began + n_fitting);
         }
         inode.bytes.extend_from_slice(&bytes[..n_fitting]);
         self.end(&mut state, "write", meets)?;

@@ -92,6 +92,8 @@ impl History {
     ) -> Result<Arc<Self>, HistoryError> {
         disk.create_dir_all(dir)?;
         let lock = disk.lock(&dir.join(LOCK))?;
+        // The last process may have failed before the manifest's name was durable: files that only the one before names go next.
+        disk.sync_dir(dir)?;
         let manifest = Manifest::load(disk.as_ref(), dir)?;
         remove_strays(disk.as_ref(), dir, &manifest)?;
         let mut layouts = BTreeMap::new();

@@ -65,6 +65,8 @@ pub(crate) fn lock(config: &JournalConfig, disk: &dyn Disk) -> LogResult<Box<dyn
             disk.remove(&dir.join(&entry.name))?;
         }
     }
+    // The last process may have failed between giving a segment its name and making the name durable; what stands here is built upon.
+    disk.sync_dir(&dir)?;
     Ok(lock)
 }
 

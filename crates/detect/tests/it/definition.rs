@@ -445,7 +445,8 @@ impl Case {
     /// Every row's features, and every alert but those of `show`.
     fn expected(&self) -> (Vec<BTreeMap<&'static str, Value>>, Vec<Alert>) {
         let (mut features, mut rules, mut reload) = self.definitions();
-        let (mut known, mut memories): (BTreeMap<usize, Vec<usize>>, BTreeMap<(usize, &str), Memory>) = Default::default();
+        let mut known = BTreeMap::<usize, Vec<usize>>::new();
+        let mut memories = BTreeMap::<(usize, &str), Memory>::new();
         let (mut shown, mut alerts) = (vec![], vec![]);
         let mut watermark: Option<i64> = None;
         for (i, trade) in self.trades.iter().enumerate() {

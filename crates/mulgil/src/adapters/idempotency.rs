@@ -86,7 +86,7 @@ impl Remembered {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn n_keys(&self) -> usize {
         self.given.len()
     }
 

@@ -42,7 +42,7 @@ impl LogIngest {
             streams.insert(name.clone(), Door { decode, writer: Mutex::new(writer_into(plan, schemas, &name)?) });
         }
         let remembered = Remembered::open(&*log, now)?;
-        metrics::gauge!("mulgil_idempotency_keys").set(remembered.len() as f64);
+        metrics::gauge!("mulgil_idempotency_keys").set(remembered.n_keys() as f64);
         let remembered = Mutex::new(remembered);
         Ok(Self(Arc::new(Inner { log, streams, remembered, under_way: Mutex::default() })))
     }
@@ -165,7 +165,7 @@ impl Inner {
         if let (Some(filed), Some(given)) = (filed, given) {
             let mut remembered = lock(&self.remembered);
             remembered.insert(filed.to_owned(), given, committed.append_time);
-            metrics::gauge!("mulgil_idempotency_keys").set(remembered.len() as f64);
+            metrics::gauge!("mulgil_idempotency_keys").set(remembered.n_keys() as f64);
         }
         Ok(answer)
     }
