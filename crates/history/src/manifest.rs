@@ -13,7 +13,8 @@
 //!     "files": [ { "day": "2019-07-05", "name": "0-11.parquet", "rows": 1500, "bytes": 40211, "crc32c": 2868712349,
 //!                  "event_time_min": 1562284800000000, "event_time_max": 1562371199999999,
 //!                  "key_min": "005930", "key_max": "TSLA",
-//!                  "offsets": [ { "partition": 0, "first": 0, "last": 1499, "rows": 1500, "event_time_max": 1562371199999999 } ] } ] } } }
+//!                  "offsets": [ { "partition": 0, "first": 0, "last": 1499, "rows": 1500, "event_time_max": 1562371199999999 } ] } ] } },
+//!   "crc32c": 3735928559 }      // of the bytes of this file without this last field and the comma before it
 //! ```
 //!
 //! For each partition: rows in files + `dropped` (by retention) = `covered` - `start`. Rows from `covered` on are not in files.
@@ -22,6 +23,7 @@ use crate::day::Day;
 use crate::error::HistoryError;
 use mulgil_disk::{Disk, read_whole, write_atomic};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,9 @@ const FORMAT: &str = "mulgil-history";
 const VERSION: u32 = 1;
 /// Offsets and sizes beyond it are taken for damage; sums of many below it fit into 64 bits.
 const NUMBER_MAX: u64 = 1 << 48;
+/// What stands before the checksum, and how a manifest ends with and without one.
+const SUM: &str = ",\n  \"crc32c\": ";
+const END: &str = "\n}";
 /// Some 400,000 files; more are taken for damage.
 const MANIFEST_BYTES_MAX: u64 = 128 << 20;
 
@@ -105,7 +110,8 @@ impl Manifest {
             read => read?,
         };
         let corrupt = |problem: String| HistoryError::Corrupt { path: path.clone(), problem };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(format!("not a manifest of the history: {e}")))?;
+        let body = body(&bytes).map_err(corrupt)?;
+        let manifest: Self = serde_json::from_slice(&body).map_err(|e| corrupt(format!("not a manifest of the history: {e}")))?;
         if manifest.format != FORMAT || manifest.version != VERSION {
             let (format, version) = (&manifest.format, manifest.version);
             return Err(corrupt(format!("has format '{format}' version {version}, but this program reads '{FORMAT}' version {VERSION}")));
@@ -122,7 +128,10 @@ impl Manifest {
 
     /// Puts this on disk, durable when it returns. After an error either may stand on disk; the next one settles it.
     pub fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), HistoryError> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(HistoryError::internal("writing the manifest"))?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(HistoryError::internal("writing the manifest"))?;
+        let sum = crc32c::crc32c(&bytes);
+        bytes.truncate(bytes.len() - END.len());
+        bytes.extend_from_slice(format!("{SUM}{sum}{END}").as_bytes());
         Ok(write_atomic(disk, &dir.join(MANIFEST), &bytes)?)
     }
 
@@ -131,6 +140,21 @@ impl Manifest {
         let number = self.next_file;
         self.next_file += 1;
         format!("{first}-{number}.parquet")
+    }
+}
+
+/// The manifest without its checksum, which must be right. The first manifests had none.
+fn body(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let tail_at = bytes.len().saturating_sub(SUM.len() + END.len() + 10);
+    let Some(at) = bytes[tail_at..].windows(SUM.len()).position(|found| found == SUM.as_bytes()).map(|at| tail_at + at) else {
+        return Ok(Cow::Borrowed(bytes));
+    };
+    let body = [&bytes[..at], END.as_bytes()].concat();
+    let sum = bytes[at + SUM.len()..].strip_suffix(END.as_bytes()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok());
+    if sum == Some(crc32c::crc32c(&body)) {
+        Ok(Cow::Owned(body))
+    } else {
+        Err("its checksum is wrong; restore the file from a copy".to_owned())
     }
 }
 
@@ -224,9 +248,16 @@ mod tests {
         let (disk, dir) = (MemDisk::new(0), Path::new("/h"));
         disk.create_dir_all(dir).unwrap();
         manifest.store(&disk, dir).unwrap();
-        let written = read_whole(&disk, &dir.join(MANIFEST), 1 << 20).unwrap();
-        assert_eq!(String::from_utf8(written).unwrap(), V1.trim_end());
+        let written = String::from_utf8(read_whole(&disk, &dir.join(MANIFEST), 1 << 20).unwrap()).unwrap();
+        let sum = crc32c::crc32c(V1.trim_end().as_bytes());
+        assert_eq!(written, format!("{},\n  \"crc32c\": {sum}\n}}", V1.trim_end().strip_suffix("\n}").unwrap()));
         assert_eq!(Manifest::load(&disk, dir).unwrap(), manifest);
+        for (at, bit) in (0..written.len()).map(|at| (at, at % 7)) {
+            let mut damaged = written.clone().into_bytes();
+            damaged[at] ^= 1 << bit;
+            let read = std::str::from_utf8(&damaged).is_ok_and(|text| load(text).is_ok());
+            assert!(!read, "bit {bit} of byte {at}");
+        }
     }
 
     #[test]
