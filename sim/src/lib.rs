@@ -47,7 +47,7 @@ pub fn crash_everywhere(seed: u64, every: u64, mut on_run: impl FnMut(u64, u64))
 pub fn crash_once(seed: u64, nth: u64, trace: &Trace) -> Result<Outcome> {
     let how = [Crash::DropUnsynced, Crash::TearUnsynced, Crash::KeepUnsynced][((seed + nth) % 3) as usize];
     let world = World::new(Scenario::small(seed), trace.clone())?;
-    world.crash_at(nth, how, (seed + nth / 3) % 2 == 0);
+    world.crash_at(nth, how, (seed + nth / 3).is_multiple_of(2));
     world.run()
 }
 

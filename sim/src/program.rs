@@ -129,7 +129,7 @@ impl Program {
         drop((archivist, ingest, hub, folder));
         closed.into_iter().collect::<Result<()>>()?;
         flushed?;
-        Ok(synced?)
+        synced
     }
 
     /// Ends at once: nothing that its parts would still do on their way out reaches the disk.

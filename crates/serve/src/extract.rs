@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::problem::Problem;
 use crate::seat::Seat;
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -11,6 +12,7 @@ use futures::StreamExt;
 use mulgil_model::time::{EpochUnit, EventTime, parse_micros};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Query parameters; an unknown one is an error that names it.
 pub struct Params<T>(pub T);
@@ -34,15 +36,21 @@ impl FromRequest<Arc<App>> for Body {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let bytes_max = app.limits.body_bytes_max;
         let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-        if declared.is_some_and(|n| n > bytes_max as u64) {
-            return Err(Problem::too_large(bytes_max));
-        }
         let seat = request.extensions().get::<Seat>().cloned().unwrap_or_default();
         let had_slot = seat.leave();
+        if declared.is_some_and(|n| n > bytes_max as u64) {
+            let asks_first = request.headers().contains_key(header::EXPECT);
+            if !asks_first {
+                drain(request.into_body().into_data_stream()).await;
+            }
+            return Err(Problem::too_large(bytes_max));
+        }
         let (mut pieces, mut whole) = (request.into_body().into_data_stream(), BytesMut::new());
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|_| Problem::invalid("the body ended early"))?;
             if whole.len() + piece.len() > bytes_max {
+                drop(whole);
+                drain(pieces).await;
                 return Err(Problem::too_large(bytes_max));
             }
             seat.grow(app, piece.len())?;
@@ -53,6 +61,24 @@ impl FromRequest<Arc<App>> for Body {
         }
         Ok(Self(whole.freeze()))
     }
+}
+
+/// What is still read of a body that is too large, and for how long.
+const DRAINED_BYTES_MAX: usize = 32 << 20;
+const DRAINED_FOR: Duration = Duration::from_secs(1);
+
+/// Most clients write all of a body before they read; those whose connection closes meanwhile see a broken pipe instead of the refusal.
+async fn drain(mut pieces: BodyDataStream) {
+    let rest = async {
+        let mut n_bytes = 0;
+        while let Some(Ok(piece)) = pieces.next().await {
+            n_bytes += piece.len();
+            if n_bytes > DRAINED_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(DRAINED_FOR, rest).await.ok();
 }
 
 /// A JSON body; an empty one is the default when the type has one (see [`OptionalJson`]).

@@ -1,4 +1,5 @@
 //! Every seed, every input of the committed corpora and every input that once broke something, through its target.
+#![allow(clippy::unwrap_used)]
 
 use mulgil_fuzz::memory::{Counting, HARD_LIMIT_BYTES};
 use mulgil_fuzz::{TARGETS, Target, runner, target};
