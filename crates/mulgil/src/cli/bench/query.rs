@@ -7,7 +7,7 @@ use crate::pipeline::plan::Plan;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use mulgil_disk::RealDisk;
-use mulgil_history::{History, QueryLimits};
+use mulgil_history::{History, HistoryError, QueryLimits};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,16 +62,28 @@ async fn answer_all(history: &Arc<History>, limits: &QueryLimits, statements: &P
     let started = Instant::now();
     let mut rows = 0;
     for (n, sql) in text.lines().enumerate() {
-        let mut answer = history.query(sql, Some(limits.clone())).await.with_context(|| sql.to_owned())?;
-        let path = dir.join(format!("{n}.parquet"));
-        let file = std::fs::File::create(&path).with_context(|| format!("write {}", path.display()))?;
-        let mut writer = parquet::arrow::ArrowWriter::try_new(file, Arc::clone(answer.schema()), None)?;
-        while let Some(batch) = answer.next().await {
-            let batch = batch.with_context(|| sql.to_owned())?;
-            rows += batch.num_rows();
-            writer.write(&batch)?;
+        match answer(history, limits, sql, &dir.join(format!("{n}.parquet"))).await {
+            Ok(n_rows) => rows += n_rows,
+            // A limit was kept: that is an answer, too.
+            Err(error) if matches!(error.downcast_ref(), Some(HistoryError::Limit(_))) => {
+                std::fs::write(dir.join(format!("{n}.refused")), format!("{error:#}"))?;
+            }
+            Err(error) => return Err(error.context(sql.to_owned())),
         }
-        writer.close()?;
     }
     Ok(serde_json::json!({ "statements": text.lines().count(), "rows": rows, "seconds": started.elapsed().as_secs_f64() }))
+}
+
+async fn answer(history: &Arc<History>, limits: &QueryLimits, sql: &str, path: &Path) -> Result<usize> {
+    let mut answer = history.query(sql, Some(limits.clone())).await?;
+    let file = std::fs::File::create(path).with_context(|| format!("write {}", path.display()))?;
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, Arc::clone(answer.schema()), None)?;
+    let mut rows = 0;
+    while let Some(batch) = answer.next().await {
+        let batch = batch?;
+        rows += batch.num_rows();
+        writer.write(&batch)?;
+    }
+    writer.close()?;
+    Ok(rows)
 }
