@@ -4,9 +4,10 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The root of the checkout: the folder above this crate.
+/// The root of the checkout: the folder above this crate. Asked when it runs, not when it is compiled: a target folder that two checkouts
+/// share (`.ci/run`) may hold an xtask that was compiled in the other one, which cargo takes for fresh.
 pub fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().expect("xtask lies one folder below the root").to_path_buf()
 }
 

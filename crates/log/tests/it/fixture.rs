@@ -14,7 +14,7 @@ use mulgil_model::time::{EventTime, ReceiveTime};
 use crate::harness::*;
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/journal-v1")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("testdata/journal-v1")
 }
 
 /// Three segments, two topics, headers, progress, a clean stop.

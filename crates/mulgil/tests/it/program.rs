@@ -176,7 +176,7 @@ pub fn journal_bytes(data: &Path) -> u64 {
 
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..").join(path)
 }
 
 /// A file in `dir` with this text.
