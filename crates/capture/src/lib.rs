@@ -3,4 +3,5 @@
 
 pub mod change;
 pub mod datum;
+pub mod source;
 pub mod table;
