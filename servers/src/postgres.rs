@@ -1,0 +1,205 @@
+//! A PostgreSQL server that decodes its WAL.
+
+use crate::folder::Folder;
+use crate::programs;
+use crate::server::{Plan, Server};
+use crate::{Settings, programs::read};
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SUPERUSER: &str = "postgres";
+
+/// Everybody on this machine may do everything: a test that wants passwords puts lines in front.
+const HBA: &str =
+    "local all all trust\nhost all all 127.0.0.1/32 trust\nlocal replication all trust\nhost replication all 127.0.0.1/32 trust\n";
+
+/// Room for many slots, and nothing bigger than a test needs.
+const SETTINGS: [(&str, &str); 8] = [
+    ("wal_level", "logical"),
+    ("max_replication_slots", "60"),
+    ("max_wal_senders", "60"),
+    ("max_connections", "150"),
+    ("max_prepared_transactions", "10"),
+    ("shared_buffers", "64MB"),
+    ("listen_addresses", "127.0.0.1"),
+    ("log_line_prefix", "%m [%p] %a "),
+];
+
+/// A statement of [`Postgres::sql`] may take so long.
+const STATEMENT_MAX: &str = "-c statement_timeout=300s";
+const CONNECT_SECONDS_MAX: &str = "15";
+
+pub struct Postgres {
+    server: Server,
+}
+
+impl Postgres {
+    /// A fresh server with the databases that initdb makes; its superuser is `postgres`, without a password.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        let folder = Folder::new(SUPERUSER)?;
+        let bin = programs::postgres()?;
+        let version = read(Command::new(bin.join("postgres")).arg("--version"))?;
+        folder.fill(&template_name(&version), |data| {
+            let mut command = Command::new(bin.join("initdb"));
+            command.args(["-N", "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--no-locale", "-D"]).arg(data).current_dir("/");
+            read(folder.account.applied(&mut command)).map(drop)
+        })?;
+        Self::begin(folder, &bin, settings)
+    }
+
+    /// A hot standby that follows `primary`, from a base backup of it.
+    pub fn standby_of(primary: &Self, settings: &Settings) -> Result<Self> {
+        let folder = Folder::new(SUPERUSER)?;
+        let bin = programs::postgres()?;
+        std::fs::create_dir(folder.data())?;
+        std::fs::set_permissions(folder.data(), PermissionsExt::from_mode(0o700))?;
+        folder.account.own(&folder.data())?;
+        let mut command = Command::new(bin.join("pg_basebackup"));
+        command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-h", "127.0.0.1", "-p"]).arg(primary.port().to_string());
+        command.args(["-U", SUPERUSER, "-D"]).arg(folder.data()).current_dir("/");
+        read(folder.account.applied(&mut command)).context("copy the primary")?;
+        Self::begin(folder, &bin, settings)
+    }
+
+    fn begin(folder: Folder, bin: &Path, settings: &Settings) -> Result<Self> {
+        let hba = settings.hba.iter().flat_map(|line| [line, "\n"]).chain([HBA]).collect::<String>();
+        folder.put(&[("pg_hba.conf".to_owned(), hba.into_bytes())])?;
+        folder.put(&settings.files)?;
+        let unsafe_but_quick = [("fsync", "off"), ("full_page_writes", "off")];
+        let ours = SETTINGS.iter().chain(if settings.is_durable { &[][..] } else { &unsafe_but_quick });
+        let ours = ours.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let plan = Plan {
+            program: bin.join("postgres"),
+            arguments,
+            ready,
+            stop_signal: "INT",
+            settings: ours.chain(settings.settings.iter().cloned()).collect(),
+        };
+        Ok(Self { server: Server::start(folder, plan)? })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// As the superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://{SUPERUSER}@127.0.0.1:{}/{database}", self.port())
+    }
+
+    pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {
+        format!("postgresql://{user}:{password}@127.0.0.1:{}/{database}", self.port())
+    }
+
+    /// Runs SQL in the database `postgres` as [`Self::sql_in`] does.
+    pub fn sql(&self, text: &str) -> Result<String> {
+        self.sql_in("postgres", text)
+    }
+
+    /// Runs SQL through psql, as the superuser, each statement a transaction of its own, to the first error. Gives the rows: columns
+    /// separated by `|`, without heads or a last newline. psql's own commands work too, `COPY … FROM STDIN` with its data included.
+    pub fn sql_in(&self, database: &str, text: &str) -> Result<String> {
+        let mut command = self.client("psql", database);
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(self.server.input(text)?);
+        Ok(read(&mut command)?.trim_end_matches('\n').to_owned())
+    }
+
+    /// A program of PostgreSQL (`psql`, `pg_recvlogical`, `pgbench`), told where the server is.
+    pub fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin().join(program));
+        command.env("PGHOST", self.server.folder.socket()).env("PGPORT", self.port().to_string()).env("PGUSER", SUPERUSER);
+        command.env("PGDATABASE", database).env("PGOPTIONS", STATEMENT_MAX).env("PGCONNECT_TIMEOUT", CONNECT_SECONDS_MAX);
+        command
+    }
+
+    /// 15 for PostgreSQL 15.18.
+    pub fn major(&self) -> Result<u32> {
+        let number: u32 = self.sql("SHOW server_version_num")?.parse()?;
+        Ok(number / 10_000)
+    }
+
+    /// Ends recovery: a standby becomes a primary of its own.
+    pub fn promote(&self) -> Result<()> {
+        let promoted = self.sql("SELECT pg_promote(true, 120)")?;
+        anyhow::ensure!(promoted == "t", "the standby was not promoted within 120 s; its log ends with:\n{}", programs::tail(&self.log()));
+        Ok(())
+    }
+
+    /// `kill -9` for all of its processes.
+    pub fn kill_hard(&mut self) -> Result<()> {
+        self.server.kill_hard()
+    }
+
+    /// An orderly shutdown ("fast": clients are cut off).
+    pub fn stop(&mut self) -> Result<()> {
+        self.server.stop()
+    }
+
+    /// Starts it again after a kill or a stop, or stops it first: same port, same data.
+    pub fn restart(&mut self) -> Result<()> {
+        self.server.stop()?;
+        self.server.launch()
+    }
+
+    /// Changes a setting of the command line, from the next restart on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.server.plan.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Halts all of its processes: connections stay open and silent. [`Self::thaw`] goes on.
+    pub fn freeze(&self) -> Result<()> {
+        self.server.freeze(true)
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        self.server.freeze(false)
+    }
+
+    pub fn log(&self) -> String {
+        self.server.log_text()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.server.folder.data()
+    }
+
+    fn bin(&self) -> &Path {
+        bin_of(&self.server)
+    }
+}
+
+fn bin_of(server: &Server) -> &Path {
+    server.plan.program.parent().expect("invariant: the program lies in the folder of programs")
+}
+
+fn arguments(server: &Server) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-D".into(), server.folder.data().into(), "-k".into(), server.folder.socket().into()];
+    arguments.extend(["-p".into(), server.port.to_string().into()]);
+    for (name, value) in &server.plan.settings {
+        arguments.extend(["-c".into(), format!("{name}={value}").into()]);
+    }
+    arguments
+}
+
+fn ready(server: &Server) -> Result<Command> {
+    let mut command = Command::new(bin_of(server).join("pg_isready"));
+    command.args(["-q", "-t", "5", "-d", "postgres", "-p", &server.port.to_string(), "-h"]).arg(server.folder.socket());
+    Ok(command)
+}
+
+/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → `postgres-15.18-Debian-…`.
+fn template_name(version: &str) -> String {
+    let words = version.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|w| !w.is_empty() && *w != "PostgreSQL");
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_version_is_a_folder_name() {
+        assert_eq!(super::template_name("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), "postgres-15.18-Debian-15.18-0-deb12u1");
+    }
+}
