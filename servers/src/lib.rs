@@ -26,6 +26,20 @@ mod postgres;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+/// Asks again and again until the answer is yes; an error that names `what` once it took longer than `at_most`.
+pub fn wait_until(what: &str, at_most: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    const ASK_EVERY: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + at_most;
+    while !is_so()? {
+        anyhow::ensure!(Instant::now() < deadline, "waited {} s in vain until {what}", at_most.as_secs());
+        std::thread::sleep(ASK_EVERY);
+    }
+    Ok(())
+}
+
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

@@ -41,6 +41,12 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
+    /// Its program; the error says which package to install.
+    pub fn installed() -> Result<PathBuf> {
+        programs::mariadb("mariadb-install-db")?;
+        programs::mariadb("mariadbd")
+    }
+
     /// A fresh server; its superuser is `root`, without a password.
     pub fn start(settings: &Settings) -> Result<Self> {
         static SERVER_ID: AtomicU32 = AtomicU32::new(1);

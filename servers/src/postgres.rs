@@ -37,6 +37,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// The folder of its programs; the error says which package to install.
+    pub fn installed() -> Result<PathBuf> {
+        programs::postgres()
+    }
+
     /// A fresh server with the databases that initdb makes; its superuser is `postgres`, without a password.
     pub fn start(settings: &Settings) -> Result<Self> {
         let folder = Folder::new(SUPERUSER)?;

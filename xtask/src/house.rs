@@ -94,7 +94,7 @@ fn relative(root: &Path, path: &Path) -> String {
 /// The manifests of the workspace's crates, by folder (`crates/log`, `xtask`).
 pub fn manifests(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![root.join("xtask")];
+    let mut folders = vec![root.join("servers"), root.join("xtask")];
     for entry in std::fs::read_dir(root.join("crates"))? {
         folders.push(entry?.path());
     }

@@ -58,6 +58,8 @@ impl Tools {
         };
         let python = fetch("Python with DuckDB", tools::python());
         let chromium = fetch("Chromium", tools::chromium());
+        fetch("PostgreSQL", tools::postgres());
+        fetch("MariaDB", tools::mariadb());
         if !quick {
             tally.check("packages of the page (npm ci)", tools::node_modules().map(|()| String::new()));
         }

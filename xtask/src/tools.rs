@@ -1,8 +1,10 @@
-//! Programs that tests need and a fresh machine lacks: a Python with DuckDB, Chromium, Node. Fetched once, kept in the cache folder.
+//! Programs that tests need and a fresh machine lacks: a Python with DuckDB, Chromium, Node, database servers. Fetched once; what is no
+//! system package is kept in the cache folder.
 
 use crate::{house, process};
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The independent engine and the decompressor that verify and bench use, pinned so that two machines compute the same.
@@ -66,6 +68,24 @@ pub fn node_modules() -> Result<()> {
     process::read(command.args(["ci", "--no-audit", "--no-fund"]).current_dir(web)).map(drop)
 }
 
+/// PostgreSQL's programs.
+pub fn postgres() -> Result<PathBuf> {
+    installed(mulgil_servers::Postgres::installed, "postgresql")
+}
+
+/// MariaDB's server.
+pub fn mariadb() -> Result<PathBuf> {
+    installed(mulgil_servers::MariaDb::installed, "mariadb-server")
+}
+
+fn installed(find: fn() -> Result<PathBuf>, package: &str) -> Result<PathBuf> {
+    if let Ok(found) = find() {
+        return Ok(found);
+    }
+    install(&[package])?;
+    find()
+}
+
 /// Installs system packages where that is possible without asking: as root, with apt.
 fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
@@ -74,9 +94,34 @@ fn install(packages: &[&str]) -> Result<()> {
     }
     println!("installing {names}");
     process::read(process::command("apt-get").args(["update", "-q"]))?;
+    let _quiet = NoServices::new();
     let mut command = process::command("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
     process::read(&mut command).map(drop)
+}
+
+/// While this lives, packages start no service of their own: tests start servers where they want them (invoke-rc.d(8), policy-rc.d).
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    fn new() -> Self {
+        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
+        let is_ours = !policy.exists() && write_program(&policy, "#!/bin/sh\nexit 101\n").is_ok();
+        Self(is_ours.then_some(policy))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.0 {
+            std::fs::remove_file(policy).ok();
+        }
+    }
+}
+
+fn write_program(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
 fn is_root() -> bool {

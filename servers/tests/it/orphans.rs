@@ -1,10 +1,10 @@
 //! A server ends with the process that started it, also when that one is killed.
 
-use mulgil_servers::{Postgres, Settings};
+use mulgil_servers::{Postgres, Settings, wait_until};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ROLE: &str = "MULGIL_SERVERS_TEST_ROLE";
 const GONE_MAX: Duration = Duration::from_secs(60);
@@ -25,10 +25,7 @@ fn no_server_outlives_a_killed_process() {
     assert!(PathBuf::from(format!("/proc/{pid}")).exists());
     starter.kill().unwrap();
     starter.wait().unwrap();
-    let deadline = Instant::now() + GONE_MAX;
     // A process that nobody has waited for yet keeps its number, but has no working directory any more.
-    while data.exists() || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok() {
-        assert!(Instant::now() < deadline, "the server or its folder {} is still there", data.display());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let is_gone = || Ok(!data.exists() && std::fs::read_link(format!("/proc/{pid}/cwd")).is_err());
+    wait_until("the server and its folder are gone", GONE_MAX, is_gone).unwrap();
 }

@@ -36,12 +36,13 @@ const RANDOM: Ban = Ban {
     instead: "take randomness as an argument: the binary hands in the seed",
 };
 
-const BANS: [(&str, &[&Ban]); 8] = [
+const BANS: [(&str, &[&Ban]); 9] = [
     ("crates/model", &[&CLOCK, &FILES, &NETWORK, &SPAWN, &SLEEP, &ENVIRONMENT, &RANDOM]),
     ("crates/engine", &[&CLOCK, &FILES, &NETWORK, &SPAWN, &SLEEP, &ENVIRONMENT, &UNORDERED, &RANDOM]),
     ("crates/detect", &[&CLOCK, &FILES, &NETWORK, &SPAWN, &SLEEP, &ENVIRONMENT, &UNORDERED, &RANDOM]),
     ("crates/log", &[&FILES, &SPAWN, &SLEEP, &ENVIRONMENT]),
     ("crates/history", &[&FILES, &NETWORK, &SPAWN, &SLEEP, &ENVIRONMENT]),
+    ("crates/capture", &[&FILES, &SPAWN, &SLEEP, &ENVIRONMENT]),
     ("crates/connect", &[&SPAWN, &SLEEP]),
     ("crates/serve", &[&FILES, &SPAWN, &SLEEP]),
     ("crates/disk", &[&NETWORK, &SPAWN, &SLEEP, &ENVIRONMENT, &CLOCK]),

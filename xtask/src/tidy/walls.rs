@@ -12,7 +12,7 @@ struct Wall {
     never: &'static [&'static str],
 }
 
-const WALLS: [Wall; 11] = [
+const WALLS: [Wall; 13] = [
     Wall {
         folder: "crates/model",
         uses: &[],
@@ -34,6 +34,12 @@ const WALLS: [Wall; 11] = [
         uses: &["mulgil-model", "mulgil-engine"],
         never: &["tokio", "futures", "rand", "rand_chacha", "fjall", "reqwest", "axum", "parquet", "datafusion", "uuid", "tracing"],
     },
+    Wall {
+        folder: "crates/capture",
+        // Its tests start real servers; the crate itself must not.
+        uses: &["mulgil-model", "mulgil-servers"],
+        never: &["mulgil-servers", "axum", "datafusion", "parquet", "fjall", "rand", "reqwest"],
+    },
     Wall { folder: "crates/connect", uses: &["mulgil-model"], never: &["axum", "datafusion", "fjall"] },
     Wall {
         folder: "crates/history",
@@ -49,18 +55,21 @@ const WALLS: [Wall; 11] = [
             "mulgil-log",
             "mulgil-engine",
             "mulgil-detect",
+            "mulgil-capture",
             "mulgil-connect",
             "mulgil-history",
             "mulgil-serve",
+            "mulgil-servers",
         ],
-        never: &[],
+        never: &["mulgil-servers"],
     },
     Wall {
         folder: "sim",
         uses: &["mulgil", "mulgil-model", "mulgil-disk", "mulgil-log", "mulgil-engine", "mulgil-connect", "mulgil-history", "mulgil-serve"],
         never: &["rand", "fjall", "reqwest"],
     },
-    Wall { folder: "xtask", uses: &[], never: &["arrow", "parquet", "datafusion", "tokio", "reqwest"] },
+    Wall { folder: "servers", uses: &[], never: &["tokio", "reqwest", "serde", "libc", "rustix"] },
+    Wall { folder: "xtask", uses: &["mulgil-servers"], never: &["arrow", "parquet", "datafusion", "tokio", "reqwest"] },
 ];
 
 pub fn findings(manifests: &BTreeMap<String, String>) -> Result<Vec<Finding>> {
