@@ -3,5 +3,7 @@
 
 pub mod change;
 pub mod datum;
+pub mod mysql;
+pub mod postgres;
 pub mod source;
 pub mod table;

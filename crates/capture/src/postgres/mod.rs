@@ -1,0 +1,6 @@
+//! PostgreSQL 14 and newer, by logical replication with the plugin `pgoutput`.
+
+pub mod address;
+mod login;
+mod tls;
+pub mod wire;
