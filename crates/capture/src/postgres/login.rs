@@ -7,19 +7,20 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 
-/// Values are read in the forms that `values.rs` knows, whatever the role or the database has set. The timeouts keep a role's settings from
-/// ending a long chunk of a snapshot or an idle replication connection.
-const SETTINGS: [(&str, &str); 9] = [
-    ("client_encoding", "UTF8"),
+/// How values are written as text, the same wherever they are read. `search_path` is empty so that nobody else's function or operator is ever
+/// called. `lc_monetary` is left alone: money is an integer whose decimals only the server's own setting tells.
+pub const TEXT_SETTINGS: [(&str, &str); 6] = [
+    ("search_path", ""),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "postgres"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
-    ("xmlbinary", "base64"),
-    ("statement_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// Beside the forms of values. The timeouts keep a role's settings from ending a long read or an idle replication connection.
+const SETTINGS: [(&str, &str); 4] =
+    [("client_encoding", "UTF8"), ("statement_timeout", "0"), ("lock_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
 
 // AuthenticationRequest's numbers.
 const OK: i32 = 0;
@@ -32,6 +33,7 @@ const SASL_FINAL: i32 = 12;
 pub(super) async fn log_in(connection: &mut Connection, address: &Address, purpose: Purpose) -> Result<(), WireError> {
     let mut parameters = vec![("user", &*address.user), ("database", &*address.database), ("application_name", &*address.application)];
     parameters.extend(SETTINGS);
+    parameters.extend(TEXT_SETTINGS);
     if purpose == Purpose::Replication {
         parameters.push(("replication", "database"));
     }

@@ -2,5 +2,6 @@
 
 pub mod address;
 mod login;
+pub mod pgoutput;
 mod tls;
 pub mod wire;
