@@ -2,6 +2,11 @@
 
 pub mod address;
 mod login;
-pub mod pgoutput;
 mod tls;
 pub mod wire;
+
+pub mod catalog;
+pub mod forms;
+mod moments;
+pub mod pgoutput;
+pub mod values;
