@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod datum;
+pub mod envelope;
 pub mod mysql;
 pub mod postgres;
 pub mod source;

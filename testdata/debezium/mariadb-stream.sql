@@ -1,0 +1,16 @@
+USE shop; SET time_zone = '+09:00'; SET sql_mode = '';
+INSERT INTO every_type VALUES (2, true, -128, 255, 1, -32768, 65535, -8388608, 16777215, 2147483647, 4294967295, -9223372036854775808, 18446744073709551615,
+  1.5, 0.1, -12345678.90, 12345678901234567890123456789012345.678901234567890123456789012345, 99999, 1.10, b'1', b'10110', b'1000000000000000000000000000000000000000000000000000000000000001',
+  'ch', 'text "q" 물€', 'café', 'a\nb', 'mt', x'0001', x'00ff', x'0001fe', x'', 
+  '2026-11-22', '12:34:56', '-838:59:59', '12:34:56.789012', '2026-11-22 12:34:56', '2026-11-22 12:34:56.789', '2026-11-22 12:34:56.789012', '2026-11-22 12:34:56', '2026-11-22 12:34:56.789', '2026-11-22 12:34:56.789012', 2026,
+  'it''s, "odd"', 'a,c', '{"a": [1, 2.50, null]}', ST_GeomFromText('LINESTRING(0 0, 1 1)', 4326), ST_GeomFromText('POINT(1.5 -2)'), '01234567-89ab-cdef-0123-456789abcdef');
+UPDATE every_type SET i4 = 8 WHERE id = 2;
+UPDATE every_type SET id = 3 WHERE id = 2;
+DELETE FROM every_type WHERE id = 3;
+INSERT INTO every_type (id, t, t6, dt, dt0, dt6, ts, y) VALUES (4, '838:59:59', '-00:00:00.000001', '1000-01-01', '1000-01-01 00:00:00', '9999-12-31 23:59:59.999999', '1970-01-01 09:00:01', 1901);
+INSERT INTO every_type (id, dt, dt0, ts, y, e, s) VALUES (5, '0000-00-00', '0000-00-00 00:00:00', '0000-00-00 00:00:00', 0, 'nonsense', '');
+INSERT INTO no_key VALUES (1, 'x'), (NULL, NULL);
+UPDATE no_key SET b = 'y' WHERE a = 1;
+DELETE FROM no_key WHERE a = 1;
+BEGIN; INSERT INTO two_keys VALUES ('a', 3, 1); INSERT INTO no_key VALUES (9, 'in'); INSERT INTO two_keys VALUES ('b', 3, 2), ('c', 3, 2); COMMIT;
+TRUNCATE no_key;
