@@ -11,21 +11,31 @@
 //! `libs/mysql/binlog/event/`, `sql/`; MariaDB: `sql/`), names of events those of dev.mysql.com "Replication Protocol" and mariadb.com
 //! "Replication Protocol".
 
-pub mod charset;
-pub mod compression;
-pub(super) mod cursor;
-mod decimal;
 pub mod decoder;
-pub mod error;
-pub mod events;
-pub mod file;
+
 pub mod header;
+
+pub mod events;
+pub mod transaction;
+
+pub mod table_map;
+
+pub mod shape;
+pub(super) mod native;
+
+pub mod rows;
+mod value;
+
+mod decimal;
+pub(super) mod temporal;
+
 mod json;
 mod json_diff;
-pub(super) mod native;
-pub mod rows;
-pub mod shape;
-pub mod table_map;
-pub(super) mod temporal;
-pub mod transaction;
-mod value;
+
+pub mod charset;
+
+pub mod compression;
+pub mod file;
+
+pub(super) mod cursor;
+pub mod error;
