@@ -1,0 +1,129 @@
+//! The publication: what the server sends.
+
+use super::catalog::{Catalog, Relation, Selection, Shape};
+use super::settings::PostgresSettings;
+use super::wire::{Connection, WireError, identifier, literal};
+use crate::source::SourceError;
+use std::collections::BTreeSet;
+
+/// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
+const CHUNK_SCHEMA: &str = "_timescaledb_internal";
+
+/// A row of `pg_publication`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    pub has_all_tables: bool,
+    /// Partitions are sent under their root's name.
+    pub via_root: bool,
+    /// Operations that are not sent.
+    pub lacks: Vec<&'static str>,
+    /// `schema.table` of each table, with partitions under the name in which they are sent.
+    pub tables: BTreeSet<String>,
+}
+
+impl Publication {
+    pub async fn read(connection: &mut Connection, name: &str) -> Result<Option<Self>, WireError> {
+        let name = literal(name);
+        let head = "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname =";
+        let rows = connection.query(&format!("{head} {name}")).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let is = |at: usize| row.get(at).and_then(Option::as_deref) == Some(b"t");
+        let operations = ["insert", "update", "delete", "truncate"];
+        let lacks = operations.into_iter().enumerate().filter(|(at, _)| !is(at + 2)).map(|(_, o)| o).collect();
+        let listed = connection.query(&format!("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {name}")).await?;
+        let text = |value: &Option<bytes::Bytes>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+        let tables = listed.iter().filter_map(|r| Some(format!("{}.{}", text(r.first()?), text(r.get(1)?)))).collect();
+        Ok(Some(Self { has_all_tables: is(0), via_root: is(1), lacks, tables }))
+    }
+
+    /// Whether the table's changes are sent, a partitioned table's under whatever name.
+    pub fn has(&self, relation: &Relation) -> bool {
+        let is_listed = |schema: &str, name: &str| self.tables.contains(&format!("{schema}.{name}"));
+        match relation.shape {
+            Shape::Partitioned if !self.via_root => relation.leaves.iter().all(|l| is_listed(&l.schema, &l.name)),
+            _ => is_listed(&relation.schema, &relation.name),
+        }
+    }
+
+    /// Chunks of the hypertable that are not sent.
+    pub fn missing_chunks(&self, relation: &Relation) -> usize {
+        if relation.shape != Shape::Hypertable {
+            return 0;
+        }
+        relation.leaves.iter().filter(|l| !self.tables.contains(&format!("{}.{}", l.schema, l.name))).count()
+    }
+}
+
+/// The statement that makes the publication.
+pub fn create_statement(settings: &PostgresSettings, with_chunks: bool) -> String {
+    let name = identifier(&settings.publication);
+    let what = if settings.tables.is_empty() {
+        "FOR ALL TABLES".to_owned()
+    } else {
+        let tables = settings.table_names().iter().map(|(s, t)| quoted(s, t)).collect::<Vec<_>>().join(", ");
+        let chunks = if with_chunks { format!(", TABLES IN SCHEMA {CHUNK_SCHEMA}") } else { String::new() };
+        format!("FOR TABLE {tables}{chunks}")
+    };
+    format!("CREATE PUBLICATION {name} {what} WITH (publish_via_partition_root = true)")
+}
+
+/// The statement that adds tables to it.
+pub fn add_statement(publication: &str, relations: &[&Relation]) -> String {
+    let tables = relations.iter().map(|r| quoted(&r.schema, &r.name)).collect::<Vec<_>>().join(", ");
+    format!("ALTER PUBLICATION {} ADD TABLE {tables}", identifier(publication))
+}
+
+/// The statement that has the chunks of hypertables sent, those of tomorrow too.
+pub fn add_chunks_statement(publication: &str, major: u32) -> String {
+    if major >= 15 {
+        format!("ALTER PUBLICATION {} ADD TABLES IN SCHEMA {CHUNK_SCHEMA}", identifier(publication))
+    } else {
+        format!("DROP PUBLICATION {0}; CREATE PUBLICATION {0} FOR ALL TABLES", identifier(publication))
+    }
+}
+
+fn quoted(schema: &str, table: &str) -> String {
+    format!("{}.{}", identifier(schema), identifier(table))
+}
+
+/// Makes the publication or adds what it lacks, if the settings say that it is ours to manage. Before the slot: changes from before the
+/// publication was there could not be decoded.
+pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings) -> Result<(), SourceError> {
+    let publication = Publication::read(connection, &settings.publication).await?;
+    let selection = Selection::Names(settings.table_names());
+    let catalog = if settings.tables.is_empty() { Catalog::default() } else { Catalog::read(connection, &selection).await? };
+    if let Some((schema, name)) = settings.table_names().iter().find(|(s, t)| catalog.relation(s, t).is_none()) {
+        return Err(SourceError::config(format!("table {schema}.{name} does not exist, or the user of this source may not see it")));
+    }
+    let has_hypertables = catalog.relations.iter().any(|r| r.shape == Shape::Hypertable);
+    let Some(publication) = publication else {
+        let statement = create_statement(settings, has_hypertables && connection.server_major() >= 15);
+        if !settings.manages {
+            return Err(SourceError::config(format!("the publication {} does not exist; make it: {statement}", settings.publication)));
+        }
+        return run(connection, &statement).await;
+    };
+    let missing: Vec<&Relation> = catalog.relations.iter().filter(|r| !publication.has(r)).collect();
+    if !missing.is_empty() {
+        let statement = add_statement(&settings.publication, &missing);
+        if !settings.manages {
+            let names = missing.iter().map(|r| format!("{}.{}", r.schema, r.name)).collect::<Vec<_>>().join(", ");
+            return Err(SourceError::config(format!("the publication {} lacks {names}; add: {statement}", settings.publication)));
+        }
+        run(connection, &statement).await?;
+    }
+    if settings.manages && catalog.relations.iter().any(|r| publication.missing_chunks(r) > 0) {
+        run(connection, &add_chunks_statement(&settings.publication, connection.server_major())).await?;
+    }
+    Ok(())
+}
+
+async fn run(connection: &mut Connection, statement: &str) -> Result<(), SourceError> {
+    tracing::info!(statement, "changing the publication");
+    match connection.query(statement).await {
+        // Somebody else was faster, another process of ours for example.
+        Err(error) if error.code() == Some("42710") => Ok(()),
+        Err(error) => Err(SourceError::config(format!("{error}; run it as a user who may: {statement}"))),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,81 @@
+//! What a PostgreSQL source is told: validated, with the defaults in one place.
+
+use super::address::Address;
+use super::decoder::Bounds;
+use super::streams::Spill;
+use crate::source::SourceError;
+use std::time::Duration;
+
+/// PostgreSQL's `NAMEDATALEN` less its zero byte.
+const NAME_BYTES_MAX: usize = 63;
+
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    pub address: Address,
+    pub slot: String,
+    pub publication: String,
+    /// `public.stock_trades`; empty: whatever the publication has.
+    pub tables: Vec<String>,
+    /// Make the slot and the publication where they do not exist, and add tables that the publication lacks.
+    pub manages: bool,
+    /// Make the slot so that it follows a failover (PostgreSQL 17).
+    pub failover: bool,
+    pub bounds: Bounds,
+    pub spill: Spill,
+    /// An idle database is written to this often, so that its slot moves on. `None`: never.
+    pub heartbeat: Option<Duration>,
+    /// A server that is not heard of for so long, although it was asked, is taken for gone.
+    pub silence: Duration,
+}
+
+impl PostgresSettings {
+    pub const ROWS_MAX: usize = 8_192;
+    pub const BYTES_MAX: usize = 8 << 20;
+    pub const MEMORY_BYTES_MAX: usize = 64 << 20;
+    pub const HEARTBEAT: Duration = Duration::from_secs(10);
+    pub const SILENCE: Duration = Duration::from_secs(60);
+
+    /// With the defaults, and the source's name for slot and publication.
+    pub fn new(name: &str, address: Address, spill: Spill) -> Self {
+        let own = format!("mulgil_{}", name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        Self {
+            address,
+            slot: own.clone(),
+            publication: own,
+            tables: Vec::new(),
+            manages: true,
+            failover: true,
+            bounds: Bounds { rows_max: Self::ROWS_MAX, bytes_max: Self::BYTES_MAX },
+            spill,
+            heartbeat: Some(Self::HEARTBEAT),
+            silence: Self::SILENCE,
+        }
+    }
+
+    pub fn validate(&self) -> Result<(), SourceError> {
+        let is_slot_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if self.slot.is_empty() || self.slot.len() > NAME_BYTES_MAX || !self.slot.chars().all(is_slot_name) {
+            return Err(SourceError::config(format!("the slot name {:?} must have 1 to 63 of a-z, 0-9 and _", self.slot)));
+        }
+        if self.publication.is_empty() || self.publication.len() > NAME_BYTES_MAX || self.publication.contains('\0') {
+            return Err(SourceError::config("the publication's name must have 1 to 63 bytes"));
+        }
+        if let Some(table) = self.tables.iter().find(|t| parts(t).is_none()) {
+            return Err(SourceError::config(format!("the table {table:?} must be written with its schema: public.{table}")));
+        }
+        if self.bounds.rows_max == 0 || self.silence < Duration::from_secs(1) {
+            return Err(SourceError::config("a batch must have room for one row, and the server one second to answer"));
+        }
+        Ok(())
+    }
+
+    /// The tables as schema and name.
+    pub fn table_names(&self) -> Vec<(String, String)> {
+        self.tables.iter().filter_map(|t| parts(t)).map(|(s, t)| (s.to_owned(), t.to_owned())).collect()
+    }
+}
+
+/// Names are written as they are, without quotes: `public.Order Items`.
+fn parts(table: &str) -> Option<(&str, &str)> {
+    table.split_once('.').filter(|(schema, name)| !schema.is_empty() && !name.is_empty())
+}

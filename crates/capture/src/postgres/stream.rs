@@ -1,0 +1,515 @@
+//! The change stream of one slot, as a source.
+//!
+//! ```text
+//! prepare ─▶ slot found and compared, or made ─▶ (a snapshot is read) ─▶ stream ─▶ next, next, …
+//! ```
+//!
+//! Two connections: one streams, the other asks the catalog, looks after the slot and writes heartbeats. The second one's work runs beside
+//! the first one's, within `next`; it failing is told in the program's log and tried again, since changes flow without it.
+
+use super::catalog::{self, Catalog, Selection};
+use super::decoder::{Asks, Decoder, DecoderError, HEARTBEAT, Reached};
+use super::pgoutput::Relation;
+use super::publication;
+use super::settings::PostgresSettings;
+use super::shapes::{Background, Shapes};
+use super::slot::{self, Created, Found, Lsn, Slot, Stored, System};
+use super::streams::Streams;
+use super::wire::{Connection, Purpose, WireError, identifier, literal};
+use crate::change::{Batch, Resume};
+use crate::source::{Health, Link, Next, Phase, Source, SourceError};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use mulgil_model::position::Position;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// The server is told this often how far we are, news or not.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// And not more often than this, however many batches became durable.
+const STATUS_AFTER: Duration = Duration::from_millis(500);
+/// A place without changes is given this often.
+const EMPTY_BATCH_EVERY: Duration = Duration::from_secs(1);
+/// The slot is looked after this often.
+const CARE_EVERY: Duration = Duration::from_secs(10);
+/// Roots of partitions and chunks that are remembered.
+const ROOTS_MAX: usize = 10_000;
+
+/// A source whose slot is there and in order, but does not stream yet: a snapshot can be read before.
+pub struct Prepared {
+    settings: PostgresSettings,
+    connection: Connection,
+    sql: Connection,
+    stored: Stored,
+    from: Reached,
+    given: Position,
+    pub shapes: Shapes,
+    /// The slot was made just now: its snapshot can be imported until [`Prepared::stream`].
+    pub created: Option<Created>,
+}
+
+/// Finds or makes slot and publication, and compares them with what was stored.
+pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Result<Prepared, SourceError> {
+    settings.validate()?;
+    let mut connection = Connection::open(&settings.address, Purpose::Replication).await?;
+    let mut sql = Connection::open(&settings.address, Purpose::Sql).await?;
+    let system = System::read(&mut connection).await?;
+    let found = Slot::read(&mut sql, &settings.slot).await?;
+    let notes = resume.map(|r| read_notes(&r.notes)).transpose()?;
+    if let Some((stored, _)) = &notes {
+        let left = system.left(&mut connection, stored.timeline).await?;
+        let database = settings.address.database.as_str();
+        slot::compare(stored, &Found { system: &system, slot: found.as_ref(), left, database, slot_name: &settings.slot })?;
+    }
+    publication::ensure(&mut sql, &settings).await?;
+    let mut created = None;
+    let flush_lsn = match (&notes, &found) {
+        (Some((stored, _)), _) => stored.flush_lsn,
+        (None, Some(slot)) => usable(slot, &settings)?,
+        (None, None) if settings.manages => {
+            let made = slot::create(&mut connection, &settings.slot, settings.failover).await?;
+            tracing::info!(slot = %settings.slot, lsn = %Lsn(made.consistent_lsn), "made a replication slot");
+            created.insert(made).consistent_lsn
+        }
+        (None, None) => {
+            let statement = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput')", literal(&settings.slot));
+            return Err(SourceError::config(format!("the replication slot {} does not exist; make it: {statement}", settings.slot)));
+        }
+    };
+    let database = settings.address.database.clone();
+    let stored = Stored { system: system.identifier, timeline: system.timeline, database, slot: settings.slot.clone(), flush_lsn };
+    let position = resume.map_or(Position::new(flush_lsn, 0), |r| r.position);
+    let seen = notes.map(|(_, seen)| seen).unwrap_or_default();
+    let shapes = Shapes::new(settings.address.database.as_str().into(), &settings.tables, seen);
+    let given = resume.map_or(Position::default(), |r| r.position);
+    Ok(Prepared { settings, connection, sql, stored, from: Reached { position, flush_lsn }, given, shapes, created })
+}
+
+/// A slot that somebody else made, or that we made without storing anything after it: where it begins.
+fn usable(slot: &Slot, settings: &PostgresSettings) -> Result<u64, SourceError> {
+    let name = &settings.slot;
+    if slot.plugin != "pgoutput" {
+        return Err(SourceError::config(format!(
+            "the replication slot {name} is of the plugin {:?}, not pgoutput; name another slot",
+            slot.plugin
+        )));
+    }
+    if slot.database != settings.address.database {
+        return Err(SourceError::config(format!("the replication slot {name} is of the database {}; name another slot", slot.database)));
+    }
+    if slot.is_lost() {
+        let statement = format!("SELECT pg_drop_replication_slot({})", literal(name));
+        return Err(SourceError::refused(format!("the replication slot {name} has lost its WAL; drop it to begin anew: {statement}")));
+    }
+    slot.confirmed_lsn.ok_or_else(|| SourceError::config(format!("the replication slot {name} is not a logical one")))
+}
+
+impl Prepared {
+    pub fn connection_of_catalog(&mut self) -> &mut Connection {
+        &mut self.sql
+    }
+
+    /// Where the stream begins, as a place to come back to.
+    pub fn resume(&mut self) -> Resume {
+        let shapes = self.shapes.news().map(shapes_notes).unwrap_or_default();
+        Resume { position: self.from.position, notes: json!({ "stream": self.stored, "shapes": shapes }) }
+    }
+
+    /// Begins to stream.
+    pub async fn stream(mut self, link: Link) -> Result<PostgresSource, SourceError> {
+        let streams = Streams::open(self.settings.spill.clone()).map_err(DecoderError::from)?;
+        self.connection.copy_both(&start_statement(&self.settings, self.from.flush_lsn, self.connection.server_major())).await?;
+        let now = Instant::now();
+        let database: Arc<str> = self.settings.address.database.as_str().into();
+        let (received_lsn, given) = (self.from.flush_lsn, self.given);
+        let decoder = Decoder::new(database, self.shapes, streams, self.settings.bounds, self.from);
+        link.health.send_modify(|h| h.phase = Phase::Streaming);
+        Ok(PostgresSource {
+            decoder,
+            connection: self.connection,
+            sql: Some(self.sql),
+            settings: self.settings,
+            link,
+            stored: self.stored,
+            shapes: Value::Null,
+            roots: HashMap::new(),
+            pending: VecDeque::new(),
+            durable_lsn: received_lsn,
+            told_lsn: 0,
+            received_lsn,
+            given,
+            given_at: now.checked_sub(EMPTY_BATCH_EVERY).unwrap_or(now),
+            heard_at: now,
+            asked_at: None,
+            told_at: now,
+            care_at: now,
+            care: None,
+            beat_at: now,
+            is_active: false,
+        })
+    }
+}
+
+/// Version 2 streams large transactions (PostgreSQL 14), 3 and 4 add what is not asked for. Messages are asked for because heartbeats are some.
+fn start_statement(settings: &PostgresSettings, from_lsn: u64, server_major: u32) -> String {
+    let version = match server_major {
+        ..15 => 2,
+        15 => 3,
+        _ => 4,
+    };
+    let publication = identifier(&settings.publication).replace('\'', "''");
+    format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{version}', publication_names '{publication}', messages 'true', streaming 'on')",
+        identifier(&settings.slot),
+        Lsn(from_lsn)
+    )
+}
+
+fn shapes_notes(seen: &BTreeMap<String, Vec<u64>>) -> Value {
+    seen.iter().map(|(table, shapes)| (table.clone(), Value::from(shapes.clone()))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn read_notes(notes: &Value) -> Result<(Stored, BTreeMap<String, Vec<u64>>), SourceError> {
+    let damaged = |e: serde_json::Error| SourceError::refused(format!("the stored position of this source cannot be read: {e}"));
+    let stored = serde_json::from_value(notes["stream"].clone()).map_err(damaged)?;
+    let shapes = match &notes["shapes"] {
+        Value::Null => BTreeMap::new(),
+        shapes => serde_json::from_value(shapes.clone()).map_err(damaged)?,
+    };
+    Ok((stored, shapes))
+}
+
+/// What looking after the slot gave: the connection, if it still works, and the slot.
+type Care = Pin<Box<dyn Future<Output = (Option<Connection>, Result<Option<Slot>, WireError>)> + Send>>;
+
+pub struct PostgresSource {
+    settings: PostgresSettings,
+    link: Link,
+    connection: Connection,
+    decoder: Decoder,
+    /// Away while it looks after the slot.
+    sql: Option<Connection>,
+    stored: Stored,
+    /// As it is stored: made again only when there is a new shape.
+    shapes: Value,
+    roots: HashMap<u32, catalog::Relation>,
+    /// What may be acknowledged when each batch is durable; the supervisor bounds how many are under way.
+    pending: VecDeque<Reached>,
+    durable_lsn: u64,
+    told_lsn: u64,
+    received_lsn: u64,
+    given: Position,
+    given_at: Instant,
+    heard_at: Instant,
+    /// When the server was asked for a sign of life; `None` once it gave one.
+    asked_at: Option<Instant>,
+    told_at: Instant,
+    care_at: Instant,
+    care: Option<Care>,
+    beat_at: Instant,
+    /// A transaction came since the last heartbeat.
+    is_active: bool,
+}
+
+impl Source for PostgresSource {
+    fn next(&mut self) -> Next<'_> {
+        Box::pin(self.next_batch())
+    }
+}
+
+enum Woken {
+    Read(Result<(), WireError>),
+    Durable,
+    Cared((Option<Connection>, Result<Option<Slot>, WireError>)),
+    Asked(crate::source::SnapshotRequest),
+    Late,
+    /// Nothing more has arrived.
+    Dry,
+}
+
+impl PostgresSource {
+    async fn next_batch(&mut self) -> Result<Batch, SourceError> {
+        // Nobody listened while the last batch was made durable, so nothing was missed.
+        self.heard_at = Instant::now();
+        self.asked_at = None;
+        loop {
+            self.decode_arrived().await?;
+            if self.decoder.is_full() {
+                return Ok(self.batch());
+            }
+            self.tell_in_time().await?;
+            match self.wait().await {
+                Woken::Read(read) => {
+                    read?;
+                    self.heard_at = Instant::now();
+                    self.asked_at = None;
+                }
+                Woken::Dry => return Ok(self.batch()),
+                Woken::Cared((connection, found)) => self.cared(connection, found),
+                Woken::Asked(request) => {
+                    // Answered by whoever reads snapshots for this source.
+                    let _ = request.accepted.send(Err("this source does not read snapshots while it streams".to_owned()));
+                }
+                Woken::Durable | Woken::Late => {}
+            }
+            if self.is_empty_batch_due() {
+                return Ok(self.batch());
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let has_changes = self.decoder.has_changes();
+        let deadline = self.deadline();
+        let is_caring = self.care.is_some();
+        let care = &mut self.care;
+        tokio::select! {
+            biased;
+            read = self.connection.readable() => Woken::Read(read),
+            () = std::future::ready(()), if has_changes => Woken::Dry,
+            changed = self.link.durable.changed(), if self.link.durable.has_changed().is_ok() => { let _ = changed; Woken::Durable }
+            cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(cared),
+            Some(request) = self.link.requests.recv() => Woken::Asked(request),
+            () = sleep_until(deadline) => Woken::Late,
+        }
+    }
+
+    /// Decodes what is there, to the end of it or until the batch is full.
+    async fn decode_arrived(&mut self) -> Result<(), SourceError> {
+        while !self.decoder.is_full() {
+            let asks = match self.decoder.feed_replay()? {
+                Some(asks) => asks,
+                None => match self.connection.arrived()? {
+                    None => return Ok(()),
+                    Some(piece) => self.piece(piece).await?,
+                },
+            };
+            if let Asks::Shape(relation) = asks {
+                self.learn(&relation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// "Streaming Replication Protocol": XLogData and Primary keepalive message.
+    async fn piece(&mut self, mut piece: Bytes) -> Result<Asks, SourceError> {
+        let short = || SourceError::retry("PostgreSQL sent a piece of its stream that ends early");
+        match piece.try_get_u8() {
+            Ok(b'w') => {
+                let start = piece.try_get_u64().map_err(|_| short())?;
+                if piece.len() < 16 {
+                    return Err(short());
+                }
+                piece.advance(16);
+                self.received_lsn = self.received_lsn.max(start);
+                self.is_active = true;
+                Ok(self.decoder.feed(piece)?)
+            }
+            Ok(b'k') => {
+                let end = piece.try_get_u64().map_err(|_| short())?;
+                let wants_reply = piece.len() > 8 && piece[8] == 1;
+                self.received_lsn = self.received_lsn.max(end);
+                self.decoder.idle_until(end);
+                if wants_reply {
+                    self.tell(false).await?;
+                }
+                Ok(Asks::Nothing)
+            }
+            _ => Err(SourceError::retry("PostgreSQL sent a piece of its stream of an unknown kind")),
+        }
+    }
+
+    /// Reads what a Relation message leaves open. If the table has changed again meanwhile, the message counts for its columns.
+    async fn learn(&mut self, relation: &Relation) -> Result<(), SourceError> {
+        let mut connection = match self.sql.take() {
+            Some(connection) => connection,
+            None => Connection::open(&self.settings.address, Purpose::Sql).await?,
+        };
+        let own = Catalog::read(&mut connection, &Selection::Oids(vec![relation.oid])).await?.relations.pop();
+        let root = match own.as_ref().and_then(|r| r.root) {
+            Some(oid) => self.root(&mut connection, oid, relation).await?,
+            None => None,
+        };
+        let oids: BTreeSet<u32> = relation.columns.iter().map(|c| c.type_oid).filter(|oid| !super::forms::is_built_in(*oid)).collect();
+        let types = if oids.is_empty() { Default::default() } else { catalog::types(&mut connection, oids).await? };
+        if self.care.is_none() {
+            self.sql = Some(connection);
+        }
+        if !self.decoder.shapes.learn(relation, &Background { relation: own, root, types }) {
+            return Err(SourceError::retry("PostgreSQL described more relations than can be kept"));
+        }
+        Ok(())
+    }
+
+    /// The root as it was read last, unless the part has a column that it had not then.
+    async fn root(&mut self, connection: &mut Connection, oid: u32, part: &Relation) -> Result<Option<catalog::Relation>, SourceError> {
+        let has_all = |root: &&catalog::Relation| part.columns.iter().all(|c| root.columns.iter().any(|a| *a.name == *c.name));
+        if let Some(root) = self.roots.get(&oid).filter(has_all) {
+            return Ok(Some(root.clone()));
+        }
+        let root = Catalog::read(connection, &Selection::Oids(vec![oid])).await?.relations.pop();
+        if let Some(mut root) = root.clone() {
+            // Of thousands of chunks nothing is asked later.
+            root.leaves = Vec::new();
+            if self.roots.len() < ROOTS_MAX {
+                self.roots.insert(oid, root);
+            }
+        }
+        Ok(root)
+    }
+
+    fn batch(&mut self) -> Batch {
+        let reached = self.decoder.reached();
+        if let Some(seen) = self.decoder.shapes.news() {
+            self.shapes = shapes_notes(seen);
+        }
+        self.stored.flush_lsn = reached.flush_lsn;
+        self.pending.push_back(reached);
+        (self.given, self.given_at) = (reached.position, Instant::now());
+        let notes = json!({ "stream": self.stored, "shapes": self.shapes });
+        if let Some(committed_us) = self.decoder.committed_us() {
+            self.link.health.send_if_modified(|h| h.committed_us.replace(committed_us) != Some(committed_us));
+        }
+        Batch { changes: self.decoder.take_changes(), resume: Resume { position: reached.position, notes } }
+    }
+
+    fn is_empty_batch_due(&self) -> bool {
+        self.decoder.reached().position > self.given && Instant::now() >= self.given_at + EMPTY_BATCH_EVERY
+    }
+
+    fn deadline(&self) -> Instant {
+        let mut deadline = self.told_at + if self.durable_lsn > self.told_lsn { STATUS_AFTER } else { STATUS_EVERY };
+        deadline = deadline.min(self.asked_at.map_or(self.heard_at + self.settings.silence / 2, |_| self.heard_at + self.settings.silence));
+        if self.decoder.reached().position > self.given {
+            deadline = deadline.min(self.given_at + EMPTY_BATCH_EVERY);
+        }
+        if self.care.is_none() {
+            deadline = deadline.min(self.care_at);
+        }
+        deadline
+    }
+
+    /// Everything that is due by the clock.
+    async fn tell_in_time(&mut self) -> Result<(), SourceError> {
+        let durable = *self.link.durable.borrow_and_update();
+        while let Some(reached) = self.pending.front().filter(|r| r.position <= durable) {
+            self.durable_lsn = self.durable_lsn.max(reached.flush_lsn);
+            self.pending.pop_front();
+        }
+        let now = Instant::now();
+        if now >= self.heard_at + self.settings.silence && self.asked_at.is_some() {
+            return Err(WireError::Silent(self.settings.silence).into());
+        }
+        if self.asked_at.is_none() && now >= self.heard_at + self.settings.silence / 2 {
+            self.asked_at = Some(now);
+            self.tell(true).await?;
+        }
+        let is_news = self.durable_lsn > self.told_lsn;
+        if now >= self.told_at + STATUS_EVERY || (is_news && now >= self.told_at + STATUS_AFTER) {
+            self.tell(false).await?;
+        }
+        if self.care.is_none() && now >= self.care_at {
+            self.begin_care(now);
+        }
+        Ok(())
+    }
+
+    /// "Standby status update": written, flushed, applied, the time, and whether an answer is wanted. Flushed is what is durable here.
+    async fn tell(&mut self, wants_reply: bool) -> Result<(), SourceError> {
+        let mut update = BytesMut::with_capacity(34);
+        update.put_u8(b'r');
+        update.put_u64(self.received_lsn.max(self.durable_lsn));
+        update.put_u64(self.durable_lsn);
+        update.put_u64(self.durable_lsn);
+        update.put_i64(0); // The server only logs it.
+        update.put_u8(u8::from(wants_reply));
+        self.connection.copy_in(&update).await?;
+        (self.told_at, self.told_lsn) = (Instant::now(), self.durable_lsn);
+        Ok(())
+    }
+
+    fn begin_care(&mut self, now: Instant) {
+        let is_beat_due = self.settings.heartbeat.is_some_and(|every| now >= self.beat_at + every);
+        let is_beat = is_beat_due && !std::mem::take(&mut self.is_active);
+        if is_beat_due {
+            self.beat_at = now;
+        }
+        let every = self.settings.heartbeat.map_or(CARE_EVERY, |h| h.min(CARE_EVERY));
+        self.care_at = now + every;
+        let (address, slot, connection) = (self.settings.address.clone(), self.settings.slot.clone(), self.sql.take());
+        self.care = Some(Box::pin(async move {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => match Connection::open(&address, Purpose::Sql).await {
+                    Ok(connection) => connection,
+                    Err(error) => return (None, Err(error)),
+                },
+            };
+            match care(&mut connection, &slot, is_beat).await {
+                Ok(slot) => (Some(connection), Ok(slot)),
+                Err(error) => (None, Err(error)),
+            }
+        }));
+    }
+
+    fn cared(&mut self, connection: Option<Connection>, found: Result<Option<Slot>, WireError>) {
+        self.care = None;
+        self.sql = connection;
+        let slot = match found {
+            Ok(Some(slot)) => slot,
+            Ok(None) => {
+                tracing::warn!(slot = %self.settings.slot, "the replication slot is gone");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, slot = %self.settings.slot, "the slot could not be looked after");
+                return;
+            }
+        };
+        self.link.health.send_modify(|health| {
+            *health = Health {
+                phase: Phase::Streaming,
+                lag_bytes: Some(slot.wal_lsn.saturating_sub(self.decoder.reached().position.commit)),
+                retained_bytes: slot.retained_bytes(),
+                wal_status: slot.wal_status,
+                safe_wal_bytes: slot.safe_wal_bytes,
+                ..health.clone()
+            };
+        });
+    }
+}
+
+/// Writes a heartbeat, in a transaction so that it is flushed and decoded at once, and reads the slot. A standby writes nothing.
+async fn care(connection: &mut Connection, slot: &str, is_beat: bool) -> Result<Option<Slot>, WireError> {
+    if is_beat {
+        let beat = format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT));
+        connection.query(&beat).await?;
+    }
+    Slot::read(connection, slot).await
+}
+
+impl From<DecoderError> for SourceError {
+    fn from(error: DecoderError) -> Self {
+        Self::retry(error.to_string())
+    }
+}
+
+impl From<WireError> for SourceError {
+    /// By the SQLSTATE's class (PostgreSQL documentation, appendix "PostgreSQL Error Codes"): connections, resources, operator intervention,
+    /// system errors and objects in use pass; the rest is a setting, a privilege or a name.
+    fn from(error: WireError) -> Self {
+        let message = error.to_string();
+        match &error {
+            WireError::Server(e) => match e.code.get(..2).unwrap_or("") {
+                "08" | "40" | "53" | "55" | "57" | "58" | "XX" | "25" => Self::retry(message),
+                _ => Self::config(message),
+            },
+            WireError::Login { .. } | WireError::Tls { .. } => Self::config(message),
+            _ => Self::retry(message),
+        }
+    }
+}
