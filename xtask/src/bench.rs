@@ -10,6 +10,7 @@ mod clients;
 mod delivery;
 mod ingest;
 mod journal;
+mod keys;
 mod latency;
 pub mod memory;
 mod queries;
@@ -45,8 +46,9 @@ pub struct Options {
 
 /// What one row of the table measures: one file in this folder, one line here.
 type Row = fn(&Bench) -> Result<Vec<Figure>>;
-const ROWS: [(&str, Row, Asked); 12] = [
+const ROWS: [(&str, Row, Asked); 13] = [
     ("replay", replay::measure, Asked::Always),
+    ("keys", keys::measure, Asked::Always),
     ("journal", journal::measure, Asked::Always),
     ("latency", latency::measure, Asked::Always),
     ("clients", clients::measure, Asked::Always),

@@ -3,13 +3,11 @@
 use super::Bench;
 use super::figure::{Aim, Figure, Runs};
 use super::inside::Inside;
+use super::keys;
 use super::server::Server;
 use crate::process;
 use crate::workload::Workload;
 use anyhow::{Context, Result};
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::PathBuf;
 
 /// On the data that the replay has written.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
@@ -23,11 +21,13 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 
 /// Keys that have traded once: with all bars and features of each, about so many make 1 GB of state.
 const DISTINCT_KEYS: u64 = 900_000;
+/// All within one day.
+const APART_MS: u64 = 20;
 
 /// With 1 GB of keyed state.
 pub fn measure_with_state(bench: &Bench) -> Result<Vec<Figure>> {
     let workload = bench.workload("state")?;
-    workload.replay_open(&[distinct_keys(DISTINCT_KEYS)?])?;
+    workload.replay_open(&[keys::trades(DISTINCT_KEYS, DISTINCT_KEYS, APART_MS)?])?;
     let seconds = kill_again_and_again(bench, &workload)?;
     let state = process::folder_bytes(&workload.data.join("state"))?;
     let server = Server::start(&workload)?;
@@ -52,25 +52,4 @@ fn kill_again_and_again(bench: &Bench, workload: &Workload) -> Result<Runs> {
         again.kill()?;
     }
     Runs::new(seconds).context("no runs")
-}
-
-/// One trade of each of `n` keys, within one day, as NDJSON; made once and kept in the cache folder.
-fn distinct_keys(n: u64) -> Result<PathBuf> {
-    let file = crate::house::cache()?.join(format!("keys-{n}.ndjson"));
-    if file.exists() {
-        return Ok(file);
-    }
-    const MORNING_MS: u64 = 1_760_000_000_000;
-    let partial = file.with_extension("partial");
-    let mut out = std::io::BufWriter::new(std::fs::File::create(&partial)?);
-    let mut line = String::new();
-    for key in 0..n {
-        line.clear();
-        let at = MORNING_MS + key * 20;
-        writeln!(line, r#"{{"symbol":"K{key:07}","event_time":{at},"price":100.25,"quantity":10,"side":"BUY","trade_id":"{key}"}}"#)?;
-        out.write_all(line.as_bytes())?;
-    }
-    out.into_inner().map_err(|e| anyhow::anyhow!("{e}"))?.sync_all()?;
-    std::fs::rename(&partial, &file)?;
-    Ok(file)
 }
