@@ -141,8 +141,8 @@ pub fn inflate(what: &'static str, bytes: Bytes, bytes_max: usize) -> Result<Byt
 }
 
 /// A value of a column with MariaDB's `COMPRESSED` attribute (`Field_longstr::compress`, field_comp.cc): one byte, 0 before plain data; else the
-/// method in its upper half (8 is zlib), in bit 3 whether the data lacks zlib's wrapping, and in the lowest three how many bytes, less
-/// one, follow with the length, the highest first; then the data. An empty value has not even the byte.
+/// method in its upper half (8 is zlib), in bit 3 whether the data lacks zlib's wrapping, and in the lowest three how many bytes follow with
+/// the length, the highest first; then the data. An empty value has not even the byte.
 pub fn inflate_column(bytes: Bytes, bytes_max: usize) -> Result<Bytes> {
     const WHAT: &str = "compressed column";
     let mut cursor = Cursor::new(WHAT, bytes);
@@ -152,7 +152,7 @@ pub fn inflate_column(bytes: Bytes, bytes_max: usize) -> Result<Bytes> {
     match cursor.u8()? {
         0 => Ok(cursor.rest()),
         head if head >> 4 == 8 => {
-            let length = cursor.uint_be(usize::from(head & 7) + 1)?;
+            let length = cursor.uint_be(usize::from(head & 7))?;
             if length > bytes_max as u64 {
                 return Err(BinlogError::Limit { what: WHAT, limit: bytes_max as u64, name: "event_bytes_max" });
             }

@@ -20,8 +20,8 @@ pub mod transaction;
 
 pub mod table_map;
 
-pub mod shape;
 pub(super) mod native;
+pub mod shape;
 
 pub mod rows;
 mod value;

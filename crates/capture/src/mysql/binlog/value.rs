@@ -148,7 +148,7 @@ impl Content {
                 Ok(_) => Datum::Json(raw),
                 Err(_) => hex(&raw, arena),
             },
-            Self::Uuid => Datum::Uuid(uuid(array(&raw)?)),
+            Self::Uuid => Datum::Uuid(array(&raw)?),
             Self::Inet4 => text(Ipv4Addr::from(array(&raw)?), arena),
             Self::Inet6 => text(Ipv6Addr::from(array(&raw)?), arena),
         })
@@ -235,8 +235,4 @@ fn array<const N: usize>(raw: &[u8]) -> Result<[u8; N]> {
     let head = array.get_mut(..raw.len()).ok_or(BinlogError::malformed("row image", "a value is longer than its type"))?;
     head.copy_from_slice(raw);
     Ok(array)
-}
-
-fn uuid(stored: [u8; 16]) -> [u8; 16] {
-    stored
 }
