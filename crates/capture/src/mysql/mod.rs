@@ -1,0 +1,28 @@
+//! MySQL 5.7 to 9 and MariaDB 10.5+ by their row binlog.
+//!
+//! ```text
+//! settings ─▶ open ─┬▶ wire ─▶ stream ─▶ binlog ─▶ assembler (shapes, ddl) ─┬▶ source ─▶ batches
+//!                   └▶ catalog, server ─▶ snapshot (text) ──────────────────┘
+//! ```
+
+pub mod binlog;
+pub mod gtid;
+pub mod settings;
+pub mod wire;
+
+mod assembler;
+mod catalog;
+mod check;
+mod ddl;
+mod open;
+mod place;
+mod server;
+mod shapes;
+mod snapshot;
+mod source;
+mod stream;
+mod text;
+
+pub use check::check;
+pub use open::open;
+pub use source::MysqlSource;

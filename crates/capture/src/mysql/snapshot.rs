@@ -1,0 +1,333 @@
+//! Reading tables as they are, in chunks by key and without a lock, while the stream goes on (Netflix, "DBLog: A Watermark Based Change-Data-Capture
+//! Framework", with the binlog's own places as watermarks).
+//!
+//! ```text
+//! read a chunk ─▶ high = where the binlog ends now ─▶ the stream goes on to high, given out as ever ─▶ the chunk without the keys that
+//!                                                                                                      the stream had meanwhile
+//! ```
+//! A key that the stream had is given by the stream. So the chunk is right at `high`, and no older row ever follows a newer one. A chunk is one
+//! batch: what is stored with it says that it is finished, and an interrupted one is read anew.
+//!
+//! An update that does not have all columns (a minimal row image) cannot stand for its row: the chunk is then read again, half as large, until nobody
+//! changes it meanwhile. A table without a key that can be ordered is read in one transaction that begins at a known place of the binlog; the stream waits there. It is
+//! not resumable.
+
+use super::catalog::CatalogTable;
+use super::ddl::Name;
+use super::text::TextShape;
+use super::wire::{Connection, TextRow, WireError, quoted};
+use crate::change::{Change, Op, Row, What};
+use crate::datum::Datum;
+use crate::table::{Kind, Table, TableId};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Snapshots that wait at a time.
+pub const QUEUED_MAX: usize = 16;
+/// How often the beginning of a transaction is tried at a place of the binlog where nobody writes just then.
+const QUIET_TRIES_MAX: u32 = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    Initial,
+    Incremental,
+}
+
+/// How far a snapshot has come, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub why: Why,
+    /// When it was begun, microseconds since 1970 by the server's clock.
+    pub begun_us: i64,
+    /// Database and name of those that are not finished; the first is under way.
+    pub tables: VecDeque<(String, String)>,
+    /// Key of the last row of the last finished chunk of the first table, each column's text in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    #[serde(default)]
+    pub rows: u64,
+    #[serde(default)]
+    pub chunks_done: u64,
+}
+
+impl Progress {
+    pub fn table(&self) -> Option<TableId> {
+        let (database, table) = self.tables.front()?;
+        Some(TableId { database: database.as_str().into(), schema: "".into(), table: table.as_str().into() })
+    }
+
+    /// The chunk is in a batch.
+    pub fn finish(&mut self, end: Option<Vec<String>>, n_rows: u64) {
+        self.rows += n_rows;
+        self.chunks_done += 1;
+        match end {
+            Some(end) => self.after = Some(end),
+            None => {
+                self.tables.pop_front();
+                self.after = None;
+            }
+        }
+    }
+}
+
+/// How a table is read.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub id: TableId,
+    pub shape: TextShape,
+    /// Positions of the columns to go by, in the key's order. Empty: none that can be ordered.
+    key: Vec<usize>,
+}
+
+impl Plan {
+    pub fn new(table: &CatalogTable) -> Self {
+        let shape = TextShape::new(table);
+        let is_ordered = |&i: &usize| is_ordered(&shape.columns[i].kind, &shape.columns[i].native);
+        let key = if table.key.iter().all(is_ordered) { table.key.clone() } else { Vec::new() };
+        Self { id: table.id.clone(), shape, key }
+    }
+
+    pub fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    /// One row more than the chunk has, to know whether another follows.
+    fn sql(&self, progress: &Progress, rows_max: usize) -> String {
+        let mut conditions: Vec<String> = progress.filter.iter().map(|f| format!("({f}\n)")).collect();
+        conditions.extend(progress.after.as_ref().and_then(|after| self.behind(after)));
+        let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let order: Vec<String> = self.key.iter().map(|&i| quoted(&self.shape.columns[i].name)).collect();
+        let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {} LIMIT {}", order.join(", "), rows_max + 1) };
+        format!("SELECT {} FROM {}.{}{condition}{order}", self.shape.select_list(), quoted(&self.id.database), quoted(&self.id.table))
+    }
+
+    /// `(a > 1) OR (a = 1 AND b > 2)`: a comparison of rows would not use the index.
+    fn behind(&self, after: &[String]) -> Option<String> {
+        let literals = self.key.iter().zip(after).map(|(&i, hex)| key_literal(&self.shape.columns[i].kind, hex)).collect::<Option<Vec<_>>>()?;
+        let names: Vec<String> = self.key.iter().map(|&i| quoted(&self.shape.columns[i].name)).collect();
+        if literals.len() != names.len() {
+            return None;
+        }
+        let one = |n: usize| {
+            let equal = (0..n).map(|i| format!("{} = {}", names[i], literals[i]));
+            let parts: Vec<String> = equal.chain([format!("{} > {}", names[n], literals[n])]).collect();
+            format!("({})", parts.join(" AND "))
+        };
+        Some(format!("({})", (0..names.len()).map(one).collect::<Vec<_>>().join(" OR ")))
+    }
+}
+
+/// Whether the server orders and compares such a column as it does its text in a statement, by the index.
+fn is_ordered(kind: &Kind, native: &str) -> bool {
+    let is_by_number = native.starts_with("enum") || native.starts_with("set") || native.starts_with("inet");
+    let is_plain = matches!(
+        kind,
+        Kind::Int16 | Kind::Int32 | Kind::Int64 | Kind::UInt64 | Kind::Decimal(_) | Kind::Text | Kind::Binary | Kind::Date | Kind::Time | Kind::Timestamp | Kind::TimestampTz | Kind::Uuid
+    );
+    is_plain && !is_by_number && !native.starts_with("bit")
+}
+
+/// A key's value in a statement, from its text in hexadecimal.
+fn key_literal(kind: &Kind, hex: &str) -> Option<String> {
+    let bytes = unhex(hex)?;
+    match kind {
+        Kind::Text => Some(format!("_utf8mb4 x'{hex}'")),
+        Kind::Binary => Some(format!("x'{hex}'")),
+        Kind::Date | Kind::Time | Kind::Timestamp | Kind::TimestampTz | Kind::Uuid => {
+            let is_safe = bytes.iter().all(|b| b.is_ascii_hexdigit() || b"-:. ".contains(b));
+            is_safe.then(|| format!("'{}'", String::from_utf8_lossy(&bytes)))
+        }
+        _ => {
+            let is_number = !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_digit() || b"-.".contains(b));
+            is_number.then(|| String::from_utf8_lossy(&bytes).into_owned())
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?));
+    pairs.collect()
+}
+
+/// Rows that were read, and until where in the binlog the stream must come before they are right.
+#[derive(Debug)]
+pub struct Chunk {
+    pub plan: Plan,
+    pub rows: Vec<Option<Row>>,
+    keys: HashMap<Vec<u8>, usize>,
+    /// Where the next one begins; none of a table's last.
+    pub end: Option<Vec<String>>,
+    pub high: (String, u64),
+    /// Something happened that it cannot be held against: it is to be read again.
+    pub is_spoiled: bool,
+}
+
+impl Chunk {
+    /// Reads at most so many rows and bytes. A result that is longer is read to its end and thrown away behind them.
+    pub async fn read(sql: &mut Connection, plan: Plan, progress: &Progress, rows_max: usize, bytes_max: usize) -> Result<Self, WireError> {
+        sql.ask(&plan.sql(progress, rows_max)).await?;
+        let mut chunk = Self { plan, rows: Vec::new(), keys: HashMap::new(), end: None, high: (String::new(), 0), is_spoiled: false };
+        let (mut last, mut n_bytes, mut has_more) = (None, 0, false);
+        while let Some(row) = sql.row().await? {
+            if chunk.rows.len() >= rows_max || (n_bytes > bytes_max && !chunk.rows.is_empty()) {
+                has_more = true;
+                continue;
+            }
+            n_bytes += row.bytes() + row.0.len() * size_of::<Datum>();
+            chunk.push(&row);
+            last = Some(row);
+        }
+        chunk.end = last.filter(|_| has_more).map(|row| chunk.key_texts(&row));
+        Ok(chunk)
+    }
+
+    fn key_texts(&self, row: &TextRow) -> Vec<String> {
+        self.plan.key.iter().map(|&i| hex(row.0.get(i).and_then(Option::as_deref).unwrap_or_default())).collect()
+    }
+
+    fn push(&mut self, row: &TextRow) {
+        let row = self.plan.shape.row(row);
+        let names = self.plan.key.iter().map(|&i| Some(&row[i]));
+        if let Some(key) = key_bytes(names) {
+            self.keys.insert(key, self.rows.len());
+        }
+        self.rows.push(Some(row));
+    }
+
+    /// A change of the stream that is given out before the chunk.
+    pub fn reconcile(&mut self, change: &Change) {
+        let What::Row { table, before, after } = &change.what else { return };
+        if table.id != self.plan.id {
+            return;
+        }
+        let Some(positions) = self.positions(table) else {
+            self.is_spoiled = true;
+            return;
+        };
+        let is_partial = after.as_ref().is_some_and(|row| row.contains(&Datum::Unavailable));
+        let images = [before, after];
+        let keys: Vec<_> = images.iter().filter_map(|row| row.as_ref()).map(|row| key_bytes(positions.iter().map(|&i| row.get(i)))).collect();
+        // A minimal image after an update has a key only if it changed.
+        if keys.iter().all(Option::is_none) {
+            self.is_spoiled = true;
+        }
+        for key in keys.into_iter().flatten() {
+            if let Some(&i) = self.keys.get(&key) {
+                self.rows[i] = None;
+                self.is_spoiled |= is_partial;
+            }
+        }
+    }
+
+    /// Of the key's columns in a row of the stream, which may be of another shape.
+    fn positions(&self, table: &Table) -> Option<Vec<usize>> {
+        self.plan.key.iter().map(|&i| table.position(&self.plan.shape.columns[i].name)).collect()
+    }
+
+    pub fn touch(&mut self, names: &[Name], is_any: bool) {
+        let is_ours = |n: &Name| n.database == *self.plan.id.database && n.table == *self.plan.id.table;
+        self.is_spoiled |= is_any || names.iter().any(is_ours);
+    }
+
+    pub fn n_left(&self) -> usize {
+        self.rows.iter().flatten().count()
+    }
+}
+
+/// A key that can be compared; none if a column of it is not there.
+fn key_bytes<'a>(values: impl Iterator<Item = Option<&'a Datum>>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for value in values {
+        let (tag, bytes): (u8, &[u8]) = match value? {
+            Datum::Int(n) => (1, &n.to_be_bytes()),
+            Datum::UInt(n) => (2, &n.to_be_bytes()),
+            Datum::Decimal(b) => (3, b),
+            Datum::Text(b) => (4, b),
+            Datum::Binary(b) => (5, b),
+            Datum::Date(n) => (6, &n.to_be_bytes()),
+            Datum::Time(n) => (7, &n.to_be_bytes()),
+            Datum::Timestamp(n) => (8, &n.to_be_bytes()),
+            Datum::TimestampTz(n) => (9, &n.to_be_bytes()),
+            Datum::Uuid(u) => (10, u),
+            Datum::Odd(b) => (11, b),
+            _ => return None,
+        };
+        out.push(tag);
+        out.extend((bytes.len() as u64).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// The rows of a table without a key, as they are at one place of the binlog.
+pub struct Whole {
+    sql: Connection,
+    pub plan: Plan,
+    pub at: (String, u64),
+    is_asked: bool,
+    /// One row ahead, to know which is the last.
+    ahead: Option<TextRow>,
+}
+
+impl Whole {
+    /// Begins a transaction where the binlog's end is known: MariaDB says it, elsewhere the end is looked at before and after until it is the same.
+    pub async fn begin(mut sql: Connection, plan: Plan, status: &str) -> Result<Option<Self>, WireError> {
+        sql.query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        for _ in 0..QUIET_TRIES_MAX {
+            let before = end(&mut sql, status).await?;
+            sql.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+            let own = sql.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+            let get = |name: &str| own.iter().find(|r| r.text(0).eq_ignore_ascii_case(name)).map(|r| r.text(1));
+            let said = get("binlog_snapshot_file").filter(|f| !f.is_empty() && f != "none").zip(get("binlog_snapshot_position").and_then(|p| p.parse().ok()));
+            let at = match said {
+                Some(at) => Some(at),
+                None => Some(end(&mut sql, status).await?).filter(|after| *after == before),
+            };
+            if let Some(at) = at {
+                return Ok(Some(Self { sql, plan, at, is_asked: false, ahead: None }));
+            }
+            sql.query("ROLLBACK").await?;
+        }
+        Ok(None)
+    }
+
+    /// The next rows, and whether there are more.
+    pub async fn read(&mut self, progress: &Progress, rows_max: usize, bytes_max: usize) -> Result<(Vec<Row>, bool), WireError> {
+        if !self.is_asked {
+            self.sql.ask(&self.plan.sql(progress, rows_max)).await?;
+            self.is_asked = true;
+            self.ahead = self.sql.row().await?;
+        }
+        let (mut rows, mut n_bytes) = (Vec::new(), 0);
+        while let Some(row) = self.ahead.take() {
+            n_bytes += row.bytes() + row.0.len() * size_of::<Datum>();
+            rows.push(self.plan.shape.row(&row));
+            self.ahead = self.sql.row().await?;
+            if rows.len() >= rows_max || n_bytes > bytes_max {
+                break;
+            }
+        }
+        let has_more = self.ahead.is_some();
+        Ok((rows, has_more))
+    }
+}
+
+/// Where the binlog ends now, by the statement that this server has for it.
+pub async fn end(sql: &mut Connection, status: &str) -> Result<(String, u64), WireError> {
+    let rows = sql.query(status).await?;
+    let row = rows.first().ok_or(WireError::Login("the server writes no binlog: set log_bin, and restart it".into()))?;
+    Ok((row.text(0), row.number(1).ok_or(WireError::Malformed { what: "end of the binlog" })?))
+}
+
+pub fn read_row(table: &Arc<Table>, row: Row) -> (Op, What) {
+    (Op::Read, What::Row { table: table.clone(), before: None, after: Some(row) })
+}
