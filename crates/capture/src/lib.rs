@@ -4,6 +4,7 @@
 pub mod change;
 pub mod datum;
 pub mod envelope;
+pub mod filter;
 pub mod mysql;
 pub mod postgres;
 pub mod source;

@@ -208,11 +208,14 @@ fn named_shape(kind: &Kind, native: &Native, options: &JsonOptions) -> Option<Sh
     let is_postgres = options.connector == Connector::Postgres;
     let is_text = matches!(kind, Kind::Text | Kind::Unknown);
     let allowed = || native.members.iter().map(|m| m.replace(',', "\\,")).collect::<Vec<_>>().join(",");
-    Some(match native.name.as_str() {
+    // PostgreSQL's names of an extension's types have their schema before them.
+    let name = native.name.rsplit('.').next().unwrap_or(&native.name);
+    Some(match name {
+        name if name.starts_with("interval") && is_text => Shape::Interval(options.intervals),
         "enum" if !native.members.is_empty() => Shape::Enum { name: "io.debezium.data.Enum", allowed: allowed() },
         "set" if !native.members.is_empty() => Shape::Enum { name: "io.debezium.data.EnumSet", allowed: allowed() },
         "bit" if native.length.unwrap_or(1) == 1 => Shape::Bool,
-        "bit" | "bit varying" | "varbit" if is_postgres => Shape::Bits(None),
+        "bit" | "\"bit\"" | "bit varying" if is_postgres => Shape::Bits(None),
         "bit" => Shape::Bits(Some((native.length.unwrap_or(1) as usize).div_ceil(8))),
         "year" => Shape::Int("int32"),
         "oid" => Shape::Int("int64"),
@@ -221,8 +224,7 @@ fn named_shape(kind: &Kind, native: &Native, options: &JsonOptions) -> Option<Sh
             Decimals::String => Shape::DecimalText,
             Decimals::Double => Shape::Double,
         },
-        "interval" if is_text => Shape::Interval(options.intervals),
-        "time with time zone" | "timetz" if is_text => Shape::ZonedTime,
+        "time with time zone" if is_text => Shape::ZonedTime,
         "xml" => Shape::Text(Some("io.debezium.data.Xml")),
         "ltree" => Shape::Text(Some("io.debezium.data.Ltree")),
         "tsvector" => Shape::Text(Some("io.debezium.data.Tsvector")),

@@ -14,5 +14,5 @@ mod json_schema;
 mod native;
 mod spatial;
 pub mod text;
-mod unscaled;
+pub(crate) mod unscaled;
 mod value;

@@ -1,5 +1,9 @@
 //! The tests of change capture that need no access to its inside.
 #![allow(clippy::unwrap_used)]
 
+mod envelope_arbitrary;
+mod envelope_avro;
 mod envelope_debezium;
 mod envelope_rows;
+mod filter;
+mod mysql_binlog;
