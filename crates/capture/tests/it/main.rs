@@ -7,3 +7,7 @@ mod envelope_debezium;
 mod envelope_rows;
 mod filter;
 mod mysql_binlog;
+mod postgres_snapshot;
+mod postgres_snapshot_incremental;
+mod postgres_snapshot_resume;
+mod postgres_snapshot_support;

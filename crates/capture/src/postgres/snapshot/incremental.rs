@@ -20,7 +20,7 @@ use super::view::View;
 use super::{SnapshotSettings, Wanted, connect};
 use crate::change::{Change, Op, Origin, Place, Row, Snapshot, What};
 use crate::postgres::address::Address;
-use crate::postgres::catalog::{Catalog, Selection, number, text};
+use crate::postgres::catalog::{Attribute, Catalog, Selection, number, text};
 use crate::postgres::wire::{Connection, WireError, literal};
 use mulgil_model::position::Position;
 use serde::{Deserialize, Serialize};
@@ -423,10 +423,8 @@ impl Job {
         let name = format!("{}.{}", wanted.schema, wanted.name);
         let selection = Selection::Names(vec![(wanted.schema.clone(), wanted.name.clone())]);
         let catalog = Catalog::read(connection, &selection).await?;
-        let database = connection.query("SELECT current_database()").await?;
-        let database = text(database.first().ok_or(ODD)?, 0)?.into();
         let relation = catalog.relations.first().ok_or_else(|| SnapshotError::NoTable(name.clone()))?;
-        let table = |attributes: &[_]| (self.shapes)(relation.table(&database, attributes, &catalog.types, 1));
+        let table = |attributes: &[Attribute]| (self.shapes)(relation, attributes, &catalog.types);
         let plan = TablePlan::new(relation, &catalog.types, &wanted, table);
         if plan.key.is_empty() { Err(SnapshotError::NoKey(name)) } else { Ok(plan) }
     }

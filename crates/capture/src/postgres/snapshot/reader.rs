@@ -9,7 +9,7 @@ use super::worker::{Chunk, Ended, Event, From, Job, Outcome, import};
 use super::{SnapshotSettings, Wanted, connect};
 use crate::change::{Batch, Change, Op, Origin, Place, Resume, Snapshot, What};
 use crate::postgres::address::Address;
-use crate::postgres::catalog::{Catalog, Selection, number, parse_lsn, text};
+use crate::postgres::catalog::{Attribute, Catalog, Relation, Selection, Types, number, parse_lsn, text};
 use crate::postgres::wire::{Connection, WireError};
 use crate::table::Table;
 use mulgil_model::position::Position;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
-/// Gives a table the version of its shape: the stream and the snapshot of a source count the same.
-pub type Shapes = Arc<dyn Fn(Table) -> Arc<Table> + Send + Sync>;
+/// Makes the table that changes carry, from these columns of a relation: the stream and the snapshot of a source count shapes the same.
+pub type Shapes = Arc<dyn Fn(&Relation, &[Attribute], &Types) -> Arc<Table> + Send + Sync>;
 
 pub struct SnapshotTask {
     pub address: Address,
@@ -27,7 +27,8 @@ pub struct SnapshotTask {
     /// In the order in which they are read.
     pub tables: Vec<Wanted>,
     pub pinned: Pinned,
-    /// The rows come above this: `(consistent point, 0)` of a new slot, the stored position when a snapshot goes on.
+    /// The rows come above this: `(consistent point - 1, 0)` of a new slot, since a commit may stand at the consistent point itself, and no
+    /// record ends between the two; the stored position when a snapshot goes on.
     pub after: Position,
     /// What was given of these tables before is void: each begins with a truncate.
     pub is_reset: bool,
@@ -188,12 +189,11 @@ impl SnapshotReader {
 
     async fn plan(&mut self, tables: Vec<Wanted>, is_reset: bool) -> Result<(), SnapshotError> {
         let catalog = self.catalog(&tables).await?;
-        let database = self.database().await?;
         let mut before = std::mem::take(&mut self.notes.tables);
         let mut void = Vec::new();
         for wanted in tables {
             let old = before.iter().position(|t| t.schema == wanted.schema && t.name == wanted.name).map(|at| before.swap_remove(at));
-            let plan = self.table_plan(&catalog, &database, &wanted);
+            let plan = self.table_plan(&catalog, &wanted);
             let (notes, is_void) = self.table_notes(plan.as_deref(), &wanted, old).await?;
             if let Some(plan) = plan.as_ref().filter(|_| is_void || is_reset) {
                 void.push(plan.table.clone());
@@ -217,15 +217,9 @@ impl SnapshotReader {
         Ok(catalog?)
     }
 
-    async fn database(&mut self) -> Result<Arc<str>, SnapshotError> {
-        let rows = self.planner.query("SELECT current_database()").await?;
-        let row = rows.first().ok_or(WireError::Protocol("no name of the database"))?;
-        Ok(text(row, 0)?.into())
-    }
-
-    fn table_plan(&self, catalog: &Catalog, database: &Arc<str>, wanted: &Wanted) -> Option<Arc<TablePlan>> {
+    fn table_plan(&self, catalog: &Catalog, wanted: &Wanted) -> Option<Arc<TablePlan>> {
         let relation = catalog.relation(&wanted.schema, &wanted.name)?;
-        let table = |attributes: &[_]| (self.shapes)(relation.table(database, attributes, &catalog.types, 1));
+        let table = |attributes: &[Attribute]| (self.shapes)(relation, attributes, &catalog.types);
         Some(Arc::new(TablePlan::new(relation, &catalog.types, wanted, table)))
     }
 
@@ -344,8 +338,7 @@ impl SnapshotReader {
             self.pin(&Pinned::Now).await?;
         }
         let catalog = self.catalog(std::slice::from_ref(&wanted)).await?;
-        let database = self.database().await?;
-        let plan = self.table_plan(&catalog, &database, &wanted);
+        let plan = self.table_plan(&catalog, &wanted);
         let old = self.notes.tables[table].clone();
         let n_given = old.n_rows;
         match &plan {
