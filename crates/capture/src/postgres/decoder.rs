@@ -283,11 +283,12 @@ impl Decoder {
         let is_ours = prefix == HEARTBEAT;
         let bytes = content.len();
         if !is_transactional {
-            let position = Position::new(lsn, 1);
+            // The server gives the end of its record, where a commit record may begin: the last byte inside is nobody else's place.
+            let position = Position::new(lsn.saturating_sub(1), 1);
             if position <= self.resume || position <= self.reached.position {
                 return Ok(());
             }
-            self.reached = Reached { position, flush_lsn: lsn };
+            self.reached = Reached { position, flush_lsn: position.commit };
             if !is_ours {
                 let origin = self.origin(lsn, self.committed_us.unwrap_or(0), None);
                 self.changes.push(Change { op: Op::Message, what: What::Message { prefix, content, is_transactional }, position, origin });

@@ -17,4 +17,5 @@ pub mod slot;
 pub mod snapshot;
 pub mod publication;
 pub mod settings;
+pub mod check;
 pub mod stream;
