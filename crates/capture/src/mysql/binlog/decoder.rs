@@ -199,9 +199,10 @@ impl Decoder {
             known.statement = self.statement;
             return Ok(known.map.clone());
         }
+        let is_mariadb = self.format.as_ref().is_some_and(|format| format.is_mariadb);
         // Its strings would keep the whole buffer that it came in.
         let body = Bytes::copy_from_slice(&body);
-        let map = Arc::new(TableMap::parse(body.clone(), id_bytes)?);
+        let map = Arc::new(TableMap::parse(body.clone(), id_bytes, is_mariadb)?);
         self.make_room(body.len())?;
         self.table_bytes += body.len();
         let known = Known { map: map.clone(), body, statement: self.statement };

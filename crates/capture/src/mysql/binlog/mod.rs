@@ -39,3 +39,6 @@ pub mod file;
 
 pub(super) mod cursor;
 pub mod error;
+
+#[cfg(test)]
+mod tests;

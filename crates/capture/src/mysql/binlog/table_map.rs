@@ -103,10 +103,12 @@ impl ColumnKind {
         matches!(self, Decimal | Tiny | Short | Int24 | Long | LongLong | NewDecimal | Float | Double | Year)
     }
 
-    /// That has a collation in the field of charsets (`is_character_type`), `BINARY` and the blobs with that of bytes included.
-    fn has_charset(self) -> bool {
+    /// That has a collation in the field of charsets (`is_character_type`), `BINARY` and the blobs with that of bytes included. MariaDB lists
+    /// geometry too, which is a blob to it.
+    fn has_charset(self, is_mariadb: bool) -> bool {
         use ColumnKind::*;
         matches!(self, Varchar | VarString | String | Blob | TinyBlob | MediumBlob | LongBlob | VarcharCompressed | BlobCompressed)
+            || is_mariadb && self == Geometry
     }
 
     fn has_values(self) -> bool {
@@ -126,7 +128,8 @@ impl ColumnKind {
 }
 
 impl TableMap {
-    pub(crate) fn parse(body: Bytes, id_bytes: usize) -> Result<Self> {
+    /// `is_mariadb` where the server has said what it is: see [`ColumnKind::has_charset`].
+    pub(crate) fn parse(body: Bytes, id_bytes: usize, is_mariadb: bool) -> Result<Self> {
         if body.len() > TABLE_MAP_BYTES_MAX {
             return Err(BinlogError::Limit { what: WHAT, limit: TABLE_MAP_BYTES_MAX as u64, name: "TABLE_MAP_BYTES_MAX" });
         }
@@ -152,21 +155,21 @@ impl TableMap {
         while !cursor.is_empty() {
             let field = cursor.u8()?;
             let value = Cursor::new("optional metadata of a TABLE_MAP event", cursor.lenenc_bytes()?);
-            map.optional(field, value)?;
+            map.optional(field, value, is_mariadb)?;
         }
         Ok(map)
     }
 
     /// `Optional_metadata_field_type`. What is not known is left: it is optional.
-    fn optional(&mut self, field: u8, mut value: Cursor) -> Result<()> {
+    fn optional(&mut self, field: u8, mut value: Cursor, is_mariadb: bool) -> Result<()> {
         match field {
             1 => {
                 let unsigned = value.rest();
                 self.each(ColumnKind::has_sign, |n, column| column.is_unsigned = unsigned.get(n / 8).map(|b| b << (n % 8) & 0x80 != 0));
                 Ok(())
             }
-            2 => self.default_charset(ColumnKind::has_charset, value),
-            3 => self.charsets(ColumnKind::has_charset, value),
+            2 => self.default_charset(|kind| kind.has_charset(is_mariadb), value),
+            3 => self.charsets(|kind| kind.has_charset(is_mariadb), value),
             4 => {
                 for column in &mut self.columns {
                     column.name = Some(name(&value.lenenc_bytes()?));
@@ -277,7 +280,7 @@ fn column(number: u8, metadata: &mut Cursor) -> Result<MapColumn> {
             _ => u16::from_be_bytes([first, second]),
         },
     };
-    if kind == ColumnKind::String {
+    if matches!(kind, ColumnKind::String | ColumnKind::VarString) {
         (kind, value) = real_string(value);
     }
     Ok(MapColumn {
