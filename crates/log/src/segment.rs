@@ -106,12 +106,15 @@ pub(crate) struct LoadedSegments {
     writes_indexes: bool,
     /// The most recently used first.
     recent: Mutex<VecDeque<(u64, Arc<Loaded>)>>,
+    /// The first segment whose index may be written: those before it are gone. Held while one is written, as two readers that rebuild the
+    /// same index would write the same unfinished file.
+    writing: Mutex<u64>,
 }
 
 impl LoadedSegments {
     pub fn new(disk: Arc<dyn Disk>, config: &JournalConfig, writes_indexes: bool) -> Self {
         let (max_bytes, max_open) = (config.index_cache_bytes, config.open_segments);
-        Self { disk, max_bytes, max_open, writes_indexes, recent: Mutex::new(VecDeque::new()) }
+        Self { disk, max_bytes, max_open, writes_indexes, recent: Mutex::default(), writing: Mutex::default() }
     }
 
     /// How many there are, and the bytes of their indexes.
@@ -143,8 +146,12 @@ impl LoadedSegments {
         self.put(segment.header.first_sequence, Arc::new(Loaded { file, index }));
     }
 
+    /// Before the segment is removed: a reader that still has it writes no index of it any more.
     pub fn forget(&self, segment: &Segment) {
-        self.recent.lock().retain(|(key, _)| *key != segment.header.first_sequence);
+        let key = segment.header.first_sequence;
+        self.recent.lock().retain(|(k, _)| *k != key);
+        let mut writing = self.writing.lock();
+        *writing = (*writing).max(key + 1);
     }
 
     fn put(&self, key: u64, loaded: Arc<Loaded>) {
@@ -182,9 +189,35 @@ impl LoadedSegments {
     }
 
     fn write_index(&self, segment: &Segment, index: &SegmentIndex) {
+        let first_kept = self.writing.lock();
+        if segment.header.first_sequence < *first_kept {
+            return;
+        }
         let bytes = index.encode(segment.header.first_sequence, segment.bytes);
         if let Err(error) = mulgil_disk::write_atomic(&*self.disk, &segment.index_path(), &bytes) {
             tracing::warn!(%error, "an index could not be written and will be rebuilt when needed");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mulgil_model::time::AppendTime;
+
+    #[test]
+    fn no_index_of_a_removed_segment_is_written() {
+        let (disk, dir) = (Arc::new(mulgil_disk::MemDisk::new(1)), Path::new("/data"));
+        disk.create_dir_all(dir).unwrap();
+        let loaded = LoadedSegments::new(Arc::clone(&disk) as Arc<dyn Disk>, &JournalConfig::new("/data"), true);
+        let segment = |first_sequence| {
+            let header = SegmentHeader { first_sequence, previous: None, started: AppendTime::from_micros(0) };
+            Segment::new(dir, header, 100, &Ledger::default())
+        };
+        loaded.forget(&segment(7));
+        [3, 7, 9].iter().for_each(|n| loaded.write_index(&segment(*n), &SegmentIndex::default()));
+        let names: Vec<String> = disk.list(dir).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["00000000000000000009.idx"]);
     }
 }

@@ -3,10 +3,12 @@
 //! Torn tails are in crash.rs, flipped bits and missing segments in damage.rs, failing syncs and full disks in failures.rs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use expect_test::expect;
-use mulgil_disk::{Crash, Disk, Fault as DiskFault, MemDisk, OpenMode, RealDisk};
+use mulgil_disk::{Crash, Disk, Fault as DiskFault, MemDisk, Op, OpenMode, RealDisk};
 use mulgil_log::*;
 use mulgil_model::ids::Offset;
 
@@ -220,6 +222,40 @@ fn a_folder_belongs_to_one_process() {
     let (journal, opened) = open().unwrap();
     assert!(opened.was_closed && ticket.wait().is_ok());
     assert_eq!(try_read_all(&journal).unwrap(), 3);
+}
+
+#[test]
+fn two_readers_do_not_write_the_same_index_at_once() {
+    let disk = several();
+    let index = journal_files(&disk, "idx").swap_remove(0).0;
+    disk.remove(&index).unwrap();
+    let (journal, _) = open(&disk);
+    // How many are between making the unfinished file and giving it its name; a second one is given time to come.
+    let (inside, most) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(AtomicUsize::new(0)));
+    let unfinished = index.with_extension("idx.tmp");
+    disk.watch(Arc::new({
+        let most = Arc::clone(&most);
+        move |op, path| {
+            let mut n = inside.0.lock().unwrap();
+            match op {
+                Op::Create if path == unfinished => *n += 1,
+                Op::Rename if path == unfinished => *n -= 1,
+                _ => return,
+            }
+            most.fetch_max(*n, Ordering::SeqCst);
+            inside.1.notify_all();
+            if op == Op::Create {
+                drop(inside.1.wait_timeout_while(n, Duration::from_millis(300), |n| *n == 1).unwrap());
+            }
+        }
+    }));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| journal.read(&at("a", 0), Offset(0), ReadLimit::records(1)).unwrap());
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert!(disk.list(Path::new("/data/journal")).unwrap().iter().all(|entry| !entry.name.ends_with("tmp")));
 }
 
 #[test]
