@@ -10,7 +10,7 @@ use mulgil_disk::failpoint;
 pub const VARIABLE: &str = "MULGIL_FAILPOINT";
 
 /// In the order of a row's way, then what happens around it.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 29] = [
     "ingest.before-commit",
     "log.before-write",
     "log.torn-write",
@@ -19,6 +19,8 @@ pub const NAMES: [&str; 27] = [
     "ingest.before-answer",
     "simulator.after-commit",
     "replay.after-commit",
+    "capture.before-commit",
+    "capture.after-commit",
     "shard.before-commit",
     "shard.after-commit",
     "shard.before-snapshot",

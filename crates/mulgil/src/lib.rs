@@ -9,6 +9,8 @@ pub mod failpoint;
 
 pub mod pipeline;
 
+pub mod capture;
+
 pub mod adapters;
 
 pub mod cli;

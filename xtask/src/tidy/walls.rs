@@ -37,7 +37,7 @@ const WALLS: [Wall; 13] = [
     Wall {
         folder: "crates/capture",
         // Its tests start real servers; the crate itself must not.
-        uses: &["mulgil-model", "mulgil-servers"],
+        uses: &["mulgil-model", "mulgil-disk", "mulgil-servers"],
         never: &["mulgil-servers", "axum", "datafusion", "parquet", "fjall", "rand", "reqwest"],
     },
     Wall { folder: "crates/connect", uses: &["mulgil-model"], never: &["axum", "datafusion", "fjall"] },

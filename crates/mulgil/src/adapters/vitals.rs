@@ -1,5 +1,7 @@
 //! How the program is: readiness judged by data that moves, and the lag of every hop from the row's own time.
 
+use crate::capture::captures::Captures;
+use crate::capture::supervisor::{Seen, State};
 use crate::pipeline::running::Running;
 use mulgil_log::{Log as _, Seek};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
@@ -7,7 +9,7 @@ use mulgil_model::time::AppendTime;
 use mulgil_serve::ports::{Check, HopLag, Readiness, Vitals};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Rows that may wait for a shard or the history before it counts as behind; less is the normal beat of batches.
 const BACKLOG_ROWS_MAX: u64 = 200_000;
@@ -20,6 +22,7 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 
 pub struct PipelineVitals {
     running: Arc<Running>,
+    captures: OnceLock<Arc<Captures>>,
     sampled: Mutex<Sampled>,
     /// Rows of trades and other input so far, for the status line.
     pub n_input_rows: AtomicU64,
@@ -35,7 +38,12 @@ struct Sampled {
 
 impl PipelineVitals {
     pub fn new(running: Arc<Running>) -> Self {
-        Self { running, sampled: Mutex::default(), n_input_rows: AtomicU64::new(0) }
+        Self { running, captures: OnceLock::new(), sampled: Mutex::default(), n_input_rows: AtomicU64::new(0) }
+    }
+
+    /// Sources join when they are started, which is after the server is.
+    pub fn watch_captures(&self, captures: &Arc<Captures>) {
+        self.captures.set(Arc::clone(captures)).ok();
     }
 
     /// Takes figures for metrics, readiness and lag; called once a second.
@@ -48,6 +56,7 @@ impl PipelineVitals {
         self.publish_log();
         self.publish_shards();
         self.publish_history();
+        self.publish_captures(now);
         publish_process();
         self.sampled.lock().unwrap_or_else(PoisonError::into_inner).lag = lag;
     }
@@ -151,6 +160,50 @@ impl PipelineVitals {
         }
     }
 
+    fn publish_captures(&self, now: i64) {
+        for (source, seen) in self.captures.get().into_iter().flat_map(|captures| captures.seen()) {
+            let labels = [("source", source.to_owned())];
+            metrics::gauge!("mulgil_capture_up", &labels).set(f64::from(u8::from(seen.state == State::Running)));
+            metrics::counter!("mulgil_capture_changes_total", &labels).absolute(seen.n_changes);
+            metrics::counter!("mulgil_capture_commits_total", &labels).absolute(seen.n_commits);
+            metrics::counter!("mulgil_capture_failures_total", &labels).absolute(seen.n_failures);
+            let health = &seen.health;
+            let told = [
+                ("mulgil_capture_lag_bytes", health.lag_bytes.map(|b| b as f64)),
+                ("mulgil_capture_retained_bytes", health.retained_bytes.map(|b| b as f64)),
+                ("mulgil_capture_safe_wal_bytes", health.safe_wal_bytes.map(|b| b as f64)),
+                ("mulgil_capture_last_commit_age_seconds", health.committed_us.map(|us| (now - us).max(0) as f64 / 1e6)),
+                ("mulgil_capture_wal_ok", health.wal_status.as_deref().map(|s| f64::from(u8::from(is_wal_safe(s))))),
+                ("mulgil_capture_snapshot_rows", Some(health.snapshot_rows as f64)),
+                ("mulgil_capture_snapshot_chunks_done", Some(health.snapshot_chunks_done as f64)),
+                ("mulgil_capture_snapshot_chunks", Some(health.snapshot_chunks as f64)),
+            ];
+            for (name, value) in told {
+                if let Some(value) = value {
+                    metrics::gauge!(name, &labels).set(value);
+                }
+            }
+        }
+    }
+
+    /// A source is well while it runs and the database keeps what it has not read yet. One that is opened, or again after a short
+    /// interruption, has a moment for it.
+    fn capture_check(source: &str, seen: &Seen, now: i64) -> Check {
+        let name = format!("capture {source}");
+        let state = seen.state.name(seen.health.phase);
+        let (ok, detail) = match seen.state {
+            State::Running => match seen.health.wal_status.as_deref().filter(|status| !is_wal_safe(status)) {
+                Some(status) => {
+                    (false, format!("{state}, but the slot's wal_status is {status}: the database is about to drop what is not read yet"))
+                }
+                None => (true, format!("{state}, {} changes", seen.n_changes)),
+            },
+            State::Connecting => (now - seen.since_us < STUCK_US, state.to_owned()),
+            State::Waiting | State::Refused | State::Stopped => (false, format!("{state}: {}", seen.detail)),
+        };
+        Check { name, ok, detail, since: None }
+    }
+
     /// A hop is fine while it is nearly caught up, or moves.
     fn moving(&self, sampled: &mut Sampled, hop: &'static str, backlog: u64, done: u64, now: i64) -> Check {
         let (seen, at) = *sampled
@@ -178,7 +231,9 @@ impl PipelineVitals {
         let done: u64 = self.running.shards.iter().map(|(_, v)| v.next_offset.load(Ordering::Acquire)).sum();
         let kept: u64 = self.running.folder.history.stats().iter().map(|s| s.file_rows + s.tail_rows as u64).sum();
         let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail, since: None };
-        vec![
+        let captured = self.captures.get().into_iter().flat_map(|captures| captures.seen());
+        let captured: Vec<Check> = captured.map(|(source, seen)| Self::capture_check(source, &seen, now)).collect();
+        let mut checks = vec![
             check(
                 "log",
                 stats.poisoned.is_none(),
@@ -187,8 +242,15 @@ impl PipelineVitals {
             check("disk", free >= FREE_BYTES_MIN, format!("{} MB free", free / 1_000_000)),
             self.moving(sampled, "shards", self.running.backlog().unwrap_or(u64::MAX), done, now),
             self.moving(sampled, "history", self.running.history_backlog().unwrap_or(u64::MAX), kept, now),
-        ]
+        ];
+        checks.extend(captured);
+        checks
     }
+}
+
+/// `pg_replication_slots.wal_status`: `unreserved` is about to be `lost`.
+fn is_wal_safe(status: &str) -> bool {
+    matches!(status, "reserved" | "extended")
 }
 
 /// What the operating system counts of this process, under the names that Prometheus gives them everywhere.

@@ -1,6 +1,8 @@
 //! `mulgil check`: reads the configuration back and looks at what it will meet: port, disk, permissions.
 
 use super::Where;
+use crate::capture::opening;
+use crate::config::captured::CapturePlan;
 use crate::config::checked::Checked;
 use crate::config::load;
 use crate::pipeline::plan::Plan;
@@ -47,10 +49,38 @@ pub fn check(args: &CheckArgs) -> Result<()> {
             }
         }
     }
+    for plan in &config.captures {
+        n_failed += database(&mut out, plan, &config.log.dir)?;
+    }
     if n_failed > 0 {
-        bail!("{n_failed} of 4 checks failed");
+        bail!("{n_failed} of {} checks failed", 4 + config.captures.len());
     }
     Ok(())
+}
+
+/// Looks at a captured database, and prints the statement that puts each shortcoming right. 1 if it cannot be captured as it is.
+fn database(out: &mut impl Write, plan: &CapturePlan, dir: &Path) -> Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let name = format!("database of [source.{}]", plan.name);
+    let missing = match runtime.block_on(opening::check(plan, dir)) {
+        Ok(missing) => missing,
+        Err(error) => {
+            writeln!(out, "FAIL  {name}: {error:#}")?;
+            return Ok(1);
+        }
+    };
+    let is_broken = missing.iter().any(|m| m.is_fatal);
+    let n = missing.len();
+    match (n, is_broken) {
+        (0, _) => writeln!(out, "ok    {name}: nothing is missing")?,
+        (_, false) => writeln!(out, "ok    {name}: works, and could do better")?,
+        (_, true) => writeln!(out, "FAIL  {name}: {n} things are missing")?,
+    }
+    for lack in missing {
+        writeln!(out, "      {} {}", if lack.is_fatal { "-" } else { "(better)" }, lack.what)?;
+        lack.fix.lines().try_for_each(|line| writeln!(out, "            {line}"))?;
+    }
+    Ok(usize::from(is_broken))
 }
 
 fn port(config: &Checked) -> Result<String> {

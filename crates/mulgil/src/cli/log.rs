@@ -1,6 +1,8 @@
 //! `mulgil log`: topics, rows and checksums of a data folder, also of one that is in use.
 
 use super::Where;
+use crate::capture::debezium::DebeziumReader;
+use crate::config::checked::Checked;
 use crate::config::load;
 use crate::pipeline::clock;
 use crate::pipeline::schemas::Schemas;
@@ -32,7 +34,7 @@ enum LogCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print rows of a topic as JSON, one a line.
+    /// Print rows of a topic as JSON, one a line; changes of a captured table as Debezium writes them, with decimals as text.
     Cat {
         topic: String,
         #[command(flatten)]
@@ -119,7 +121,8 @@ fn cat(topic: &str, at: &Where, partition: Option<u32>, from: Option<&str>, n_ro
     if let Some(wanted) = partition {
         partitions.retain(|p| p.0 == wanted);
     }
-    let printer = Printer::new(&journal, at, &topic)?;
+    let schemas = Schemas::read(&journal)?;
+    let mut printer = Printer::new(&load(at)?, &schemas, &topic)?;
     let mut left = n_rows;
     for partition in partitions {
         let at = TopicPartition::new(topic.clone(), partition);
@@ -152,42 +155,59 @@ fn start(journal: &Journal, at: &TopicPartition, from: Option<&str>) -> Result<O
     Ok(journal.seek(at, seek)?)
 }
 
-/// Prints a record as JSON: decoded if the configuration knows its stream, else its value as text.
-struct Printer {
-    decoder: Option<std::cell::RefCell<RowDecoder>>,
+/// Prints records as JSON: rows of a stream that the configuration knows, changes of a captured table as Debezium writes them, else the
+/// record's value as text.
+enum Printer<'a> {
+    Rows(RowDecoder),
+    Changes(DebeziumReader<'a>),
+    Bytes,
 }
 
-impl Printer {
-    fn new(journal: &Journal, at: &Where, topic: &Topic) -> Result<Self> {
-        let plan = crate::pipeline::plan::Plan::new(&load(at)?)?;
+impl<'a> Printer<'a> {
+    fn new(config: &Checked, schemas: &'a Schemas, topic: &Topic) -> Result<Self> {
+        let plan = crate::pipeline::plan::Plan::new(config)?;
         let schema = plan.streams.iter().map(|s| &s.schema).find(|s| s.stream == *topic);
-        let decoder = schema.map(|schema| Schemas::read(journal)?.decoder(schema)).transpose()?;
-        Ok(Self { decoder: decoder.map(std::cell::RefCell::new) })
+        Ok(match schema {
+            Some(schema) => Self::Rows(schemas.decoder(schema)?),
+            None if schemas.are_changes(topic) => Self::Changes(DebeziumReader::new(schemas, topic)),
+            None => Self::Bytes,
+        })
     }
 
-    fn print(&self, record: &RecordRef<'_>, partition: Partition) -> Result<()> {
-        let mut line = format!("{{\"_partition\":{partition},\"_offset\":{},\"_append_time\":\"{}\",", record.offset, record.append_time);
-        match &self.decoder {
-            Some(decoder) => {
-                let mut decoder = decoder.borrow_mut();
+    fn print(&mut self, record: &RecordRef<'_>, partition: Partition) -> Result<()> {
+        let head = format!("{{\"_partition\":{partition},\"_offset\":{},\"_append_time\":\"{}\",", record.offset, record.append_time);
+        let mut lines = String::new();
+        match self {
+            Self::Rows(decoder) => {
                 let batch: RecordBatch = decoder.decode([record.value])?;
-                json::write_fields(&mut line, &decoder.schema().clone(), &batch, 0);
+                lines.push_str(&head);
+                json::write_fields(&mut lines, &decoder.schema().clone(), &batch, 0);
+                lines.push_str("}\n");
             }
-            None => {
-                for (name, value) in record.headers() {
-                    json::write_text(&mut line, &format!("_header_{name}"));
-                    line.push(':');
-                    json::write_text(&mut line, &String::from_utf8_lossy(value));
-                    line.push(',');
+            Self::Changes(reader) => {
+                let events =
+                    reader.events(record.value, record.receive_time).with_context(|| format!("the change at {}", record.offset))?;
+                for event in events.iter() {
+                    let text = |bytes: Option<&[u8]>| bytes.map_or_else(|| "null".into(), |b| String::from_utf8_lossy(b).into_owned());
+                    lines.push_str(&format!("{head}\"key\":{},\"value\":{}}}\n", text(event.key), text(event.value)));
                 }
-                line.push_str("\"_key\":");
-                json::write_text(&mut line, &String::from_utf8_lossy(record.key));
-                line.push_str(",\"_value\":");
-                json::write_text(&mut line, &String::from_utf8_lossy(record.value));
+            }
+            Self::Bytes => {
+                lines.push_str(&head);
+                for (name, value) in record.headers() {
+                    json::write_text(&mut lines, &format!("_header_{name}"));
+                    lines.push(':');
+                    json::write_text(&mut lines, &String::from_utf8_lossy(value));
+                    lines.push(',');
+                }
+                lines.push_str("\"_key\":");
+                json::write_text(&mut lines, &String::from_utf8_lossy(record.key));
+                lines.push_str(",\"_value\":");
+                json::write_text(&mut lines, &String::from_utf8_lossy(record.value));
+                lines.push_str("}\n");
             }
         }
-        line.push_str("}\n");
-        Ok(std::io::stdout().lock().write_all(line.as_bytes())?)
+        Ok(std::io::stdout().lock().write_all(lines.as_bytes())?)
     }
 }
 
@@ -244,9 +264,9 @@ fn salvage_folder(dir: &Path, to: &Path, on_progress: &mut dyn FnMut(Verifying))
     salvage.run(on_progress).with_context(|| format!("cannot salvage the log in {}", dir.display()))
 }
 
-/// Shards and the replay of dead letters keep how far they have read; sources keep positions of their own.
+/// Shards, the replay of dead letters and the notes of captured databases keep an offset; sources keep positions of their own.
 fn is_offset(owner: &Owner) -> bool {
-    ["shard/", "dlq/"].iter().any(|reader| owner.as_str().starts_with(reader))
+    ["shard/", "dlq/", "notes/"].iter().any(|reader| owner.as_str().starts_with(reader))
 }
 
 fn report(dir: &Path, to: &Path, salvaged: &Salvaged) -> String {

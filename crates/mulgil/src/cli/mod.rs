@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod bench;
+pub mod capture;
 pub mod check;
 pub mod completions;
 pub mod dlq;
@@ -46,6 +47,8 @@ pub enum Command {
     Log(log::LogArgs),
     /// Look at input that could not be read, and try it again.
     Dlq(dlq::DlqArgs),
+    /// Look at where captured databases are, or begin one anew.
+    Capture(capture::CaptureArgs),
     /// Write simulated trades to a file.
     Simulate(simulate::SimulateArgs),
     /// Print the version.
@@ -79,6 +82,7 @@ impl Cli {
             Command::Backtest(args) => backtest::backtest(&args),
             Command::Log(args) => log::log(&args),
             Command::Dlq(args) => dlq::dlq(&args),
+            Command::Capture(args) => capture::capture(&args),
             Command::Simulate(args) => simulate::simulate(&args),
             Command::Version => version::version(),
             Command::Completions(args) => completions::completions(&args),

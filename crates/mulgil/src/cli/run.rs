@@ -47,13 +47,16 @@ pub fn run(args: RunArgs) -> Result<()> {
     let served = server.start(&running, &market)?;
     greet(&running, &served);
     market.start_configured()?;
+    let captures = running.start_captures()?;
+    served.vitals.watch_captures(&captures);
     let stop = on_signal(&served.threads, &running.ended);
     reload_on_hangup(&served.threads, &running, args.at);
     show_status(&running, &served, &stop);
     eprintln!("stopping: sources, server, shards, history, log");
     market.stop_all();
+    let captured = captures.stop();
     served.stop()?;
-    running.stop()?;
+    running.stop().and(captured)?;
     eprintln!("stopped; everything that was accepted is on disk");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the configuration means: names resolved, units read, defaults filled in. All defaults stand in this file.
 
+use super::captured::{CapturePlan, Origin};
 use super::nearest::nearest;
 use super::units::{bytes, duration, secret};
 use super::written::{self, Written};
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub struct Checked {
     pub log: LogPlan,
     pub simulators: Vec<SimulatorPlan>,
+    pub captures: Vec<CapturePlan>,
     pub streams: Vec<StreamPlan>,
     pub summaries: Vec<SummaryPlan>,
     pub features: Vec<FeatureSpec>,
@@ -66,6 +68,8 @@ pub struct SimulatorPlan {
 #[derive(Debug, Clone)]
 pub struct StreamPlan {
     pub schema: Arc<StreamSchema>,
+    /// A table of a captured database, whose changes become its rows.
+    pub from: Option<Origin>,
     pub partitions: u32,
     pub bars: Vec<String>,
     pub timezone: String,
@@ -166,13 +170,22 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
 impl Checked {
     pub fn new(written: &Written) -> Result<Self> {
-        let streams = written.stream.iter().map(|(name, s)| stream(name, s)).collect::<Result<Vec<_>>>()?;
+        let is_captured = |s: &written::SourceSection| matches!(s.r#type.as_str(), "postgres" | "mysql");
+        let captures = written.source.iter().filter(|(_, s)| is_captured(s));
+        let captures = captures.map(|(name, s)| CapturePlan::new(name, s)).collect::<Result<Vec<_>>>()?;
+        let streams = written.stream.iter().map(|(name, s)| stream(name, s, &captures)).collect::<Result<Vec<_>>>()?;
         let zone_of = |stream: &str| {
             streams.iter().find(|s| s.schema.stream.as_str() == stream).map_or_else(|| "UTC".to_owned(), |s| s.timezone.clone())
         };
         let mut checked = Self {
             log: log(&written.log)?,
-            simulators: written.source.iter().map(|(name, s)| simulator(name, s)).collect::<Result<_>>()?,
+            simulators: written
+                .source
+                .iter()
+                .filter(|(_, s)| !is_captured(s))
+                .map(|(name, s)| simulator(name, s))
+                .collect::<Result<_>>()?,
+            captures,
             streams: streams.clone(),
             summaries: written.summary.iter().map(|(name, s)| summary(name, s, zone_of)).collect::<Result<_>>()?,
             features: written.feature.iter().map(|(name, f)| FeatureSpec { name: name.clone(), ..f.clone() }).collect(),
@@ -227,9 +240,12 @@ fn interval(key: &str, text: Option<&str>, default: Duration) -> Result<Duration
 fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
     ensure!(
         s.r#type == "simulator",
-        "[source.{name}] type '{}' is not known here: use simulator (HTTP ingest and files need no source)",
+        "[source.{name}] type '{}' is not known here: use postgres, mysql or simulator (HTTP ingest and files need no source)",
         s.r#type
     );
+    if let Some(key) = s.capture_keys().first() {
+        bail!("[source.{name}] {key} is a key of a captured database, not of the simulator");
+    }
     let hours = s.hours.as_deref().unwrap_or("always");
     ensure!(matches!(hours, "always" | "session"), "[source.{name}] hours '{hours}' is not known: use always or session");
     let stream = s.stream.as_deref().with_context(|| format!("[source.{name}] needs stream = \"…\": the stream it feeds"))?;
@@ -245,7 +261,7 @@ fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
     })
 }
 
-fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
+fn stream(name: &str, s: &written::StreamSection, captures: &[CapturePlan]) -> Result<StreamPlan> {
     let of = |key: &str| format!("{name}.{key}");
     let topic = topic("stream", name, name)?;
     let scale = |column| s.decimals.get(column).copied().unwrap_or(TradeDecimals::SCALE_MAX);
@@ -279,7 +295,19 @@ fn stream(name: &str, s: &written::StreamSection) -> Result<StreamPlan> {
     for column in input.columns.keys().chain(input.constants.keys()) {
         schema.column(column)?;
     }
-    Ok(StreamPlan { schema, partitions, bars: s.bars.clone(), timezone, input, out_of_orderness, allowed_lateness, idle_after, dedupe })
+    let from = s.from.as_deref().map(|from| Origin::parse(name, from, captures)).transpose()?;
+    Ok(StreamPlan {
+        schema,
+        from,
+        partitions,
+        bars: s.bars.clone(),
+        timezone,
+        input,
+        out_of_orderness,
+        allowed_lateness,
+        idle_after,
+        dedupe,
+    })
 }
 
 fn schema(name: &str, topic: Topic, s: &written::StreamSection, decimals: TradeDecimals) -> Result<StreamSchema> {

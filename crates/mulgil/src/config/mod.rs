@@ -1,5 +1,6 @@
 //! The configuration, in two stages: what was written (`written.rs`), and what it means once checked (`checked.rs`).
 
+pub mod captured;
 pub mod checked;
 pub mod nearest;
 pub mod units;
@@ -88,7 +89,31 @@ mod tests {
         );
         check(
             "[source.s]\ntype = \"posgres\"",
-            expect!["[source.s] type 'posgres' is not known here: use simulator (HTTP ingest and files need no source)"],
+            expect!["[source.s] type 'posgres' is not known here: use postgres, mysql or simulator (HTTP ingest and files need no source)"],
+        );
+        check(
+            "[source.s]\ntype = \"simulator\"\nslot = \"a\"",
+            expect!["[source.s] slot is a key of a captured database, not of the simulator"],
+        );
+        check(
+            "[source.s]\ntype = \"postgres\"\nrate = 1.0",
+            expect!["[source.s] rate is a key of the simulator, not of a captured database"],
+        );
+        check(
+            "[source.s]\ntype = \"postgres\"\nurl = \"postgres://a:b@c\"",
+            expect!["'source.s.url' must refer to a secret as env:NAME or file:PATH, not contain it"],
+        );
+        check(
+            "[source.s]\ntype = \"mysql\"\nurl = \"env:U\"\ntables = [\"orders\"]",
+            expect![[r#"[source.s] tables: 'orders' has no schema: write "shop.orders" (database and table)"#]],
+        );
+        check(
+            "[source.s]\ntype = \"mysql\"\nurl = \"env:U\"\ntables = [\"shop.orders\"]\nslot = \"x\"",
+            expect![[r#"[source.s] slot is a key of type = "postgres""#]],
+        );
+        check(
+            "[source.s]\ntype = \"postgres\"\nurl = \"env:U\"\ntables = [\"public.t\"]\n[stream.t]\nfrom = \"x.public.t\"",
+            expect!["[stream.t] from 'x.public.t': there is no captured database 'x': there are s"],
         );
         check(
             "[[serve.keys]]\nname = \"a\"\nscopes = [\"read\"]\nkey = \"secret\"",

@@ -30,17 +30,36 @@ pub fn bytes(key: &str, text: &str) -> Result<u64> {
 
 /// Resolves `env:NAME` or `file:PATH`. The secret itself in the file is refused: a config is copied, shown and committed.
 pub fn secret(key: &str, reference: &str) -> Result<String> {
-    let value = if let Some(name) = reference.strip_prefix("env:") {
-        std::env::var(name).with_context(|| format!("'{key}' refers to the environment variable {name}, which is not set"))?
-    } else if let Some(path) = reference.strip_prefix("file:") {
-        std::fs::read_to_string(path).with_context(|| format!("'{key}' refers to the file {path}, which cannot be read"))?.trim().to_owned()
-    } else {
-        bail!("'{key}' must refer to a secret as env:NAME or file:PATH, not contain it");
-    };
+    let value = looked_up(key, reference)?;
     if value.len() < SECRET_BYTES_MIN {
         bail!("the secret that '{key}' refers to is shorter than {SECRET_BYTES_MIN} bytes: make one with `openssl rand -hex 24`");
     }
     Ok(value)
+}
+
+/// The value of `env:NAME` or `file:PATH`.
+pub fn looked_up(key: &str, text: &str) -> Result<String> {
+    Ok(match reference(key, text)? {
+        Reference::Variable(name) => {
+            std::env::var(name).with_context(|| format!("'{key}' refers to the environment variable {name}, which is not set"))?
+        }
+        Reference::File(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("'{key}' refers to the file {path}, which cannot be read"))?;
+            text.trim().to_owned()
+        }
+    })
+}
+
+/// Where a secret stands.
+pub enum Reference<'a> {
+    Variable(&'a str),
+    File(&'a str),
+}
+
+pub fn reference<'a>(key: &str, text: &'a str) -> Result<Reference<'a>> {
+    let variable = text.strip_prefix("env:").map(Reference::Variable);
+    let reference = variable.or_else(|| text.strip_prefix("file:").map(Reference::File));
+    reference.with_context(|| format!("'{key}' must refer to a secret as env:NAME or file:PATH, not contain it"))
 }
 
 const SECRET_BYTES_MIN: usize = 16;

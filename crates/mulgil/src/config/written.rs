@@ -52,7 +52,28 @@ pub struct RetentionSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceSection {
+    /// `simulator`, `postgres` or `mysql` (MariaDB too).
     pub r#type: String,
+
+    // A captured database.
+    /// `env:NAME` or `file:PATH`; never the address itself, which has a password in it.
+    pub url: Option<String>,
+    /// `public.stock_trades`, `public.*`; `shop.orders` with MySQL.
+    pub tables: Option<Vec<String>>,
+    /// `initial`, `always`, `initial_only`, `no_data` or `when_needed`.
+    pub snapshot: Option<String>,
+    /// PostgreSQL: the replication slot and the publication, made where they are missing and that is allowed.
+    pub slot: Option<String>,
+    pub publication: Option<String>,
+    /// `never` turns it off.
+    pub heartbeat: Option<String>,
+    /// A table whose rows ask for snapshots while streaming.
+    pub signals: Option<String>,
+    /// MySQL: ours among the server's replicas, and whether the place is named by GTID: `auto`, `on` or `off`.
+    pub server_id: Option<u32>,
+    pub gtid: Option<String>,
+
+    // The market simulator.
     /// The stream it feeds.
     pub stream: Option<String>,
     /// `false`: it waits until it is asked for (`POST /api/v1/stock/generate`).
@@ -63,6 +84,43 @@ pub struct SourceSection {
     pub anomaly_share: Option<f64>,
     /// `always` or `session`.
     pub hours: Option<String>,
+}
+
+impl SourceSection {
+    /// The keys that only a captured database has and that were written.
+    pub fn capture_keys(&self) -> Vec<&'static str> {
+        let written = [
+            ("url", self.url.is_some()),
+            ("tables", self.tables.is_some()),
+            ("snapshot", self.snapshot.is_some()),
+            ("heartbeat", self.heartbeat.is_some()),
+            ("signals", self.signals.is_some()),
+        ];
+        written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).chain(self.postgres_keys()).chain(self.mysql_keys()).collect()
+    }
+
+    pub fn postgres_keys(&self) -> Vec<&'static str> {
+        let written = [("slot", self.slot.is_some()), ("publication", self.publication.is_some())];
+        written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+    }
+
+    pub fn mysql_keys(&self) -> Vec<&'static str> {
+        let written = [("server_id", self.server_id.is_some()), ("gtid", self.gtid.is_some())];
+        written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+    }
+
+    pub fn simulator_keys(&self) -> Vec<&'static str> {
+        let written = [
+            ("stream", self.stream.is_some()),
+            ("start", self.start.is_some()),
+            ("rate", self.rate.is_some()),
+            ("seed", self.seed.is_some()),
+            ("symbols", self.symbols.is_some()),
+            ("anomaly_share", self.anomaly_share.is_some()),
+            ("hours", self.hours.is_some()),
+        ];
+        written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

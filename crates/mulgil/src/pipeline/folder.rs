@@ -13,6 +13,7 @@ use super::reader::StreamReader;
 use super::recent::Recent;
 use super::schemas::Schemas;
 use super::state::StateFolder;
+use crate::capture::notes::Notes;
 use crate::config::checked::Checked;
 use anyhow::{Context, Result};
 use mulgil_disk::{Disk, RealDisk, read_whole, write_atomic};
@@ -38,6 +39,8 @@ pub struct Folder {
     pub readers: Vec<(Arc<StreamReader>, u32)>,
     /// What sources committed a moment ago: they put it there, and all readers look there first.
     pub recent: Arc<Recent>,
+    /// Where captured databases go on.
+    pub notes: Arc<Notes>,
 }
 
 impl Folder {
@@ -75,6 +78,7 @@ impl Folder {
         };
         let readers: Vec<(Arc<StreamReader>, u32)> = plan.streams.iter().map(reader).collect();
         begin_where_the_log_does(&history, &*log, &readers)?;
+        let notes = Arc::new(Notes::open(Arc::clone(&log)).context("cannot read the notes of captured databases")?);
         let epoch = epoch(&*disk, &dir, identity)?;
         Ok(Self {
             dir,
@@ -87,6 +91,7 @@ impl Folder {
             repaired: opened.repaired.map(|r| format!("{} bytes at the end of {}: {}", r.cut_bytes, r.file.display(), r.reason)),
             readers,
             recent,
+            notes,
         })
     }
 
@@ -95,12 +100,19 @@ impl Folder {
     }
 }
 
+/// The most the log takes at once.
+const CHANGE_BYTES_MAX: usize = 256 << 20;
+
 pub fn journal_config(config: &Checked) -> JournalConfig {
     let mut journal = JournalConfig::new(&config.log.dir);
     journal.segment_bytes = config.log.segment_bytes;
     journal.durability = config.log.durability;
     journal.reserve_bytes = config.log.reserve_bytes;
     journal.index_cache_bytes = config.log.index_cache_bytes as usize;
+    if !config.captures.is_empty() {
+        // A row of a database may be large, and its change has it twice.
+        (journal.max_record_bytes, journal.max_commit_bytes) = (CHANGE_BYTES_MAX, CHANGE_BYTES_MAX);
+    }
     journal.retention = Retention { time: config.log.retention_time, bytes: config.log.retention_bytes };
     journal
 }

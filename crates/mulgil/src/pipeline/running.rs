@@ -13,6 +13,8 @@ use super::stop::Stop;
 use super::tasks::Tasks;
 use super::worker::{Held, ShardVitals, Worker};
 use super::writer::StreamWriter;
+use crate::capture::captures::Captures;
+use crate::capture::notes::CAPTURES;
 use crate::config::checked::Checked;
 use anyhow::{Context, Result, ensure};
 use mulgil_engine::shard::{Shard, ShardSpec};
@@ -87,6 +89,11 @@ impl Running {
         }
         let (workers, archive) = (Mutex::new(workers), Mutex::new(archive));
         Ok(Self { config: Arc::new(config), plan, folder, clock, shards, ended, wanted_rules: wanted, finish_below, workers, archive })
+    }
+
+    /// Starts reading the configured databases; to be stopped before the rest.
+    pub fn start_captures(&self) -> Result<Arc<Captures>> {
+        Ok(Arc::new(Captures::start(&self.config, &self.plan, &self.folder, &self.clock, &self.ended)?))
     }
 
     /// Rows that shards have still to read.
@@ -196,17 +203,19 @@ fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, ever
     while !stop.wait(every) {
         let floor = |at: &TopicPartition| lowest_needed(at, folder, plan, shards, schemas_from);
         let retained = folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
-        if retained.held_by.is_some_and(|(at, _)| at.topic.as_str() == SCHEMAS) {
-            schemas_from = record_schemas(folder)?.unwrap_or(schemas_from);
+        let held = |topic: &str| retained.held_by.as_ref().is_some_and(|(at, _)| at.topic.as_str() == topic);
+        if held(SCHEMAS) {
+            schemas_from = unless_full(folder.schemas.record(&*folder.journal))?.unwrap_or(schemas_from);
         }
+        unless_full(folder.notes.renew(held(CAPTURES)))?;
     }
     Ok(())
 }
 
-/// Writes the schemas anew where only their old records keep rows from going: at most once per segment. None: there is no room for them.
-fn record_schemas(folder: &Folder) -> Result<Option<Offset>> {
-    match folder.schemas.record(&*folder.journal) {
-        Ok(from) => Ok(Some(from)),
+/// What is written anew because only its old records keep rows from going, at most once per segment. None: there is no room for it now.
+fn unless_full<T>(written: Result<T>) -> Result<Option<T>> {
+    match written {
+        Ok(done) => Ok(Some(done)),
         Err(error) if matches!(error.downcast_ref(), Some(LogError::DiskFull { .. })) => Ok(None),
         Err(error) => Err(error),
     }
@@ -224,6 +233,9 @@ fn run_flushes(journal: &Journal, flush_every: Duration, stop: &Stop) -> Result<
 pub fn lowest_needed(at: &TopicPartition, folder: &Folder, decided: &[(Topic, Topic)], shards: &Shards, schemas_from: Offset) -> Offset {
     if at.topic.as_str() == SCHEMAS {
         return schemas_from;
+    }
+    if at.topic.as_str() == CAPTURES {
+        return folder.notes.needed_from();
     }
     let of_shard = |input: &Topic| shards.iter().find(|(i, _)| i.topic == *input && i.partition == at.partition).map(|(_, v)| v);
     if let Some((input, _)) = decided.iter().find(|(_, decisions)| *decisions == at.topic) {

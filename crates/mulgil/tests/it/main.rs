@@ -5,6 +5,7 @@ mod program;
 
 mod bad_input;
 mod bars_duckdb;
+mod capture;
 mod commands;
 mod determinism;
 mod disk_full;

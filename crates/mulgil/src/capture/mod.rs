@@ -1,0 +1,12 @@
+//! Captured databases: their changes into the log, each exactly once. Reading order is the way of a change.
+
+pub mod captures;
+pub mod opening;
+pub mod supervisor;
+
+pub mod rows;
+pub mod writer;
+
+pub mod notes;
+
+pub mod debezium;

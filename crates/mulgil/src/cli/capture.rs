@@ -1,0 +1,68 @@
+//! `mulgil capture`: where captured databases are, and the decision to begin one anew.
+
+use super::Where;
+use crate::capture::notes::Notes;
+use crate::config::load;
+use crate::pipeline::clock;
+use crate::pipeline::folder::journal_config;
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use mulgil_disk::RealDisk;
+use mulgil_log::{Journal, JournalConfig};
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    #[command(subcommand)]
+    command: CaptureCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CaptureCommand {
+    /// List the captured databases of the log, and the place behind which each goes on.
+    Ls {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Let a captured database begin anew at the next start: its place is forgotten, what was captured stays.
+    ///
+    /// For when the database no longer has the changes behind the place (slot dropped, binlog purged, another server). What happened there in
+    /// between is then not in the log: with a snapshot, every row is read again as it is now.
+    Forget {
+        source: String,
+        #[command(flatten)]
+        at: Where,
+    },
+}
+
+pub fn capture(args: &CaptureArgs) -> Result<()> {
+    match &args.command {
+        CaptureCommand::Ls { at } => ls(at),
+        CaptureCommand::Forget { source, at } => forget(source, at),
+    }
+}
+
+fn ls(at: &Where) -> Result<()> {
+    let dir = load(at)?.log.dir;
+    let (journal, _) = Journal::open_read_only(JournalConfig::new(&dir), Arc::new(RealDisk), clock())
+        .with_context(|| format!("cannot read the log in {}", dir.display()))?;
+    let notes = Notes::open(Arc::new(journal))?;
+    let mut out = std::io::stdout().lock();
+    for source in notes.sources() {
+        match notes.resume(&source) {
+            Some(resume) => writeln!(out, "{source:<24} behind {}  {}", resume.position, resume.notes)?,
+            None => writeln!(out, "{source:<24} begins anew")?,
+        }
+    }
+    Ok(())
+}
+
+fn forget(source: &str, at: &Where) -> Result<()> {
+    let config = load(at)?;
+    let (journal, _) = Journal::open(journal_config(&config), Arc::new(RealDisk), clock())
+        .context("a place is forgotten in a folder at rest: stop the running mulgil first")?;
+    Notes::open(Arc::new(journal))?.forget(source)?;
+    println!("{source} begins anew at the next start; what was captured stays in the log");
+    Ok(())
+}
