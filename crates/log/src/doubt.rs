@@ -5,6 +5,14 @@
 //! then stops, they are holes in the middle of the journal. So whoever sees a sync fail leaves a note, the empty file `journal/doubtful`,
 //! and whoever opens the journal next writes the last segment anew before it believes in it. The note itself need not be durable: if the
 //! machine stops, only what is on the disk is read. One that outlived its reason costs a copy of one segment.
+//!
+//! Considered instead: to write the last group again in place at every start after a process that died. It would need no note, and the last
+//! group is enough, as none is written before the one in front of it is durable. It is not needed for a process that died before it saw a
+//! failure: an error of writing back that nobody was told yet is told to the first sync of whoever opens the file next (Linux since 4.17,
+//! `errseq_sample`; once the file has left the cache its lost pages have, too), and a start syncs what it read before it believes in it.
+//! That sync fails, leaves the note, and the start after it writes anew. So it would only help where a process is killed between a failed
+//! sync and its note, or where the disk takes no note, which the log says. For that every such start would write up to a group, and every
+//! disk would need one more operation, to overwrite, which nothing else uses.
 
 use std::path::Path;
 use std::sync::Arc;
