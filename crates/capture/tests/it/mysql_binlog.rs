@@ -15,25 +15,34 @@ use std::fs;
 
 /// The changes of one table, in order, with the columns they were read with.
 #[derive(Default)]
-struct Changes {
-    columns: Vec<Column>,
-    images: Vec<(RowsOp, Image)>,
+pub struct Changes {
+    pub columns: Vec<Column>,
+    pub images: Vec<(RowsOp, Image)>,
 }
 
 /// What the files hold, by table, and how many events of each kind.
 #[derive(Default)]
-struct Read {
-    tables: BTreeMap<String, Changes>,
-    kinds: BTreeMap<&'static str, usize>,
-    bodies: Vec<Event>,
+pub struct Read {
+    pub tables: BTreeMap<String, Changes>,
+    pub kinds: BTreeMap<&'static str, usize>,
+    pub bodies: Vec<Event>,
 }
 
 impl Read {
-    fn event(&mut self, event: Event, known: &impl Fn(&TableMap) -> Option<Vec<Known>>) {
+    fn event(&mut self, decoder: &mut Decoder, event: Event, known: &impl Fn(&TableMap) -> Option<Vec<Known>>) {
         *self.kinds.entry(event.header.kind.name().unwrap()).or_default() += 1;
-        let Body::Rows(rows) = &event.body else {
-            self.bodies.push(event);
-            return;
+        let rows = match event.body {
+            Body::Rows(rows) => rows,
+            Body::Payload(mut payload) => {
+                while let Some(inner) = payload.next(decoder).unwrap() {
+                    self.event(decoder, inner, known);
+                }
+                return;
+            }
+            _ => {
+                self.bodies.push(event);
+                return;
+            }
         };
         let Some(map) = &rows.table else { return };
         let shape = Shape::new(map, known(map).as_deref()).unwrap();
@@ -43,10 +52,11 @@ impl Read {
     }
 }
 
-fn read(binlog: Vec<u8>, known: &impl Fn(&TableMap) -> Option<Vec<Known>>) -> Read {
+pub fn read(binlog: Vec<u8>, known: &impl Fn(&TableMap) -> Option<Vec<Known>>) -> Read {
     let (mut decoder, mut read) = (Decoder::new(Limits::default()), Read::default());
     for event in File::new(binlog.into()).unwrap() {
-        read.event(decoder.event(event.unwrap()).unwrap(), known);
+        let event = decoder.event(event.unwrap()).unwrap();
+        read.event(&mut decoder, event, known);
     }
     read
 }
@@ -176,6 +186,12 @@ fn sql_of(cases: &[Case], database: &str) -> String {
         let rows = values.iter().enumerate().map(|(n, v)| format!("({n}, {v})")).collect::<Vec<_>>().join(", ");
         sql += &format!("INSERT INTO c{i} VALUES {rows}, (99, NULL);\n");
     }
+    // All in one table: the map's metadata counts columns by their types.
+    let columns = cases.iter().enumerate().map(|(i, (kind, ..))| format!(", v{i} {kind}")).collect::<String>();
+    let values = cases.iter().map(|(_, _, values)| format!(", {}", values[0])).collect::<String>();
+    sql += &format!(
+        "CREATE TABLE wide (id INT PRIMARY KEY{columns}) ENGINE=MyISAM CHARACTER SET utf8mb4; INSERT INTO wide VALUES (0{values});"
+    );
     sql
 }
 
@@ -193,7 +209,7 @@ fn selected(server: &MariaDb, cases: &[Case], database: &str) -> BTreeMap<String
 }
 
 /// A value as the expressions above give it.
-fn text(datum: &Datum, column: &Column) -> String {
+pub fn text(datum: &Datum, column: &Column) -> String {
     let hex = |bytes: &Bytes| bytes.iter().map(|b| format!("{b:02X}")).collect();
     let digits = column.native.split(['(', ')']).nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
     match datum {
@@ -221,7 +237,7 @@ fn text(datum: &Datum, column: &Column) -> String {
 }
 
 /// As numbers are compared: both sides' texts are parsed.
-fn double(f: f64) -> String {
+pub fn double(f: f64) -> String {
     format!("{f:e}")
 }
 
@@ -268,7 +284,11 @@ fn check(read: &Read, selected: &BTreeMap<String, Vec<String>>, cases: &[Case], 
             let row = image.after.as_ref().unwrap();
             format!("{} {}", text(&row[0], &table.columns[0]), text(&row[1], column))
         });
-        assert_eq!(have.collect::<Vec<_>>(), want.collect::<Vec<_>>(), "{kind} with {what}");
+        let (have, want): (Vec<_>, Vec<_>) = (have.collect(), want.collect());
+        assert_eq!(have, want, "{kind} with {what}");
+        let wide = &read.tables["wide"];
+        let of_wide = text(&wide.images[0].1.after.as_ref().unwrap()[i + 1], &wide.columns[i + 1]);
+        assert_eq!(format!("0 {of_wide}"), want[0], "{kind} among others with {what}");
     }
 }
 

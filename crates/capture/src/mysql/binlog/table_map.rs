@@ -103,11 +103,11 @@ impl ColumnKind {
         matches!(self, Decimal | Tiny | Short | Int24 | Long | LongLong | NewDecimal | Float | Double | Year)
     }
 
-    /// That has a collation in the field of charsets (`is_character_type`), `BINARY` and the blobs with that of bytes included. MariaDB lists
-    /// geometry too, which is a blob to it.
+    /// That has a collation in the field of charsets (`is_character_type`), `BINARY` and the blobs with that of bytes included; so do MySQL's
+    /// vectors. MariaDB lists geometry too, which is a blob to it.
     fn has_charset(self, is_mariadb: bool) -> bool {
         use ColumnKind::*;
-        matches!(self, Varchar | VarString | String | Blob | TinyBlob | MediumBlob | LongBlob | VarcharCompressed | BlobCompressed)
+        matches!(self, Varchar | VarString | String | Blob | TinyBlob | MediumBlob | LongBlob | VarcharCompressed | BlobCompressed | Vector)
             || is_mariadb && self == Geometry
     }
 

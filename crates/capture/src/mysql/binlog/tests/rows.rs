@@ -192,13 +192,13 @@ fn a_shape_is_told_by_the_map_alone_where_that_says_everything() {
 }
 
 #[test]
-fn mariadb_lists_a_charset_of_geometry_and_mysql_does_not() {
-    let columns: [(u8, &[u8]); 3] = [(255, &[4]), (252, &[2]), (252, &[2])];
+fn mariadb_lists_a_charset_of_geometry_and_mysql_of_vectors() {
+    let columns: [(u8, &[u8]); 4] = [(255, &[4]), (252, &[2]), (252, &[2]), (242, &[4])];
     let cases = [
-        ("10.11.19-MariaDB-log", (3, vec![63, 45, 8])),
-        ("10.11.19-MariaDB-log", (2, vec![45, 0, 63, 2, 8])),
-        ("8.4.2", (3, vec![45, 8])),
-        ("8.4.2", (2, vec![45, 1, 8])),
+        ("10.11.19-MariaDB-log", (3, vec![63, 45, 8, 63])),
+        ("10.11.19-MariaDB-log", (2, vec![45, 0, 63, 2, 8, 3, 63])),
+        ("9.7.4", (3, vec![45, 8, 63])),
+        ("9.7.4", (2, vec![45, 1, 8, 2, 63])),
     ];
     for (version, charsets) in cases {
         let mut decoder = Decoder::new(Limits::default());
