@@ -9,3 +9,4 @@ pub mod mysql;
 pub mod postgres;
 pub mod source;
 pub mod table;
+pub mod typed;
