@@ -12,7 +12,7 @@ pub enum BinlogError {
     #[error("{what} is malformed: {why}")]
     Malformed { what: &'static str, why: &'static str },
     #[error(
-        "checksum of a {kind} event that ends at {next_at} is {stored:08x}, its bytes give {computed:08x}: read it again, and check the binlog file on the server with mysqlbinlog --verify-binlog-checksum"
+        "checksum of a {kind} event that ends at {next_at} is {stored:08x}, its bytes give {computed:08x}: read it again, then check the file with mysqlbinlog -c"
     )]
     Checksum { kind: EventKind, next_at: u32, stored: u32, computed: u32 },
     #[error("{what} is over the limit of {limit} ({name}): raise it if the server really writes this")]
@@ -25,6 +25,8 @@ pub enum BinlogError {
     Encrypted,
     #[error("{what} is compressed by method {method}, which is not known")]
     UnknownCompression { what: &'static str, method: u64 },
+    #[error("{table} has a column of type {number}, which is not known: a newer mulgil may know it; leave the table out until then")]
+    UnknownType { table: String, number: u8 },
     #[error(
         "column {column} of {table} does not fit what the catalog says of it ({native}): the catalog is of another version of the table"
     )]

@@ -109,7 +109,7 @@ impl Rows {
         }
         let table = table(table_id).ok_or(BinlogError::UnknownTable { table_id })?;
         let n_columns = usize::try_from(cursor.lenenc()?).unwrap_or(usize::MAX);
-        if n_columns != table.columns.len() {
+        if n_columns != table.columns.len() && table.unknown_type.is_none() {
             return Err(BinlogError::malformed(cursor.what(), "it has another number of columns than its table map"));
         }
         let mut bits = || cursor.take(n_columns.div_ceil(8)).map(Some);

@@ -49,6 +49,9 @@ pub struct Shape {
 impl Shape {
     /// An error where the catalog is of another version of the table than the table map: read it again, or use the map alone.
     pub fn new(map: &TableMap, known: Option<&[Known]>) -> Result<Self> {
+        if let Some(number) = map.unknown_type {
+            return Err(BinlogError::UnknownType { table: map.display_name(), number });
+        }
         if let Some(known) = known.filter(|known| known.len() != map.columns.len()) {
             return Err(BinlogError::Columns { table: map.display_name(), have: map.columns.len(), want: known.len() });
         }
@@ -103,25 +106,13 @@ fn codec(column: &MapColumn, known: Option<&Known>, native: Option<&Native>, gap
     use ColumnKind::*;
     let digits = column.metadata.min(u16::from(u8::MAX)) as u8;
     let [high, low] = column.metadata.to_be_bytes();
-    let is_unsigned = column.is_unsigned.or_else(|| native.map(|n| n.is_unsigned));
-    let mut int = |bytes| {
-        let sign = match is_unsigned {
-            Some(true) => Sign::Unsigned,
-            Some(false) => Sign::Signed,
-            None => {
-                *gap = Some(Gap::Sign);
-                Sign::Unknown
-            }
-        };
-        Codec::Int { bytes, sign }
-    };
     let refuse = |why| Err(BinlogError::malformed("TABLE_MAP event", why));
     Ok(match column.kind {
-        Tiny => int(1),
-        Short => int(2),
-        Int24 => int(3),
-        Long => int(4),
-        LongLong => int(8),
+        Tiny => int(1, column, native, gap),
+        Short => int(2, column, native, gap),
+        Int24 => int(3, column, native, gap),
+        Long => int(4, column, native, gap),
+        LongLong => int(8, column, native, gap),
         Float if digits == 4 => Codec::Float,
         Double | Float if digits == 8 => Codec::Double,
         Float | Double => return refuse("a floating point column has neither four nor eight bytes"),
@@ -129,7 +120,7 @@ fn codec(column: &MapColumn, known: Option<&Known>, native: Option<&Native>, gap
             return refuse("a decimal's precision or scale is out of range");
         }
         NewDecimal => Codec::Decimal { precision: high, scale: low },
-        Bit if low > 8 || high > 7 || (low, high) == (0, 0) || (low == 8 && high > 0) => {
+        Bit if high > 7 || !(1..=64).contains(&(u16::from(low) * 8 + u16::from(high))) => {
             return refuse("a bit column has none or more than 64");
         }
         Bit => Codec::Bit { n_bits: low * 8 + high },
@@ -148,19 +139,14 @@ fn codec(column: &MapColumn, known: Option<&Known>, native: Option<&Native>, gap
         Enum => Codec::Enum { bytes: low, values: strings(column, known, native, gap) },
         Set if !(1..=8).contains(&low) => return refuse("a set has none or more than eight bytes"),
         Set => Codec::Set { bytes: low, values: strings(column, known, native, gap) },
-        Json if !(1..=4).contains(&digits) => return refuse("the length of a JSON column has none or more than four bytes"),
+        Json | Geometry | Vector | TinyBlob | MediumBlob | LongBlob | Blob | BlobCompressed if !(1..=4).contains(&digits) => {
+            return refuse("the length of a blob has none or more than four bytes");
+        }
         Json => Codec::Json { prefix: digits },
-        Geometry | Vector | TinyBlob | MediumBlob | LongBlob | Blob | BlobCompressed => {
-            if !(1..=4).contains(&digits) {
-                return refuse("the length of a blob has none or more than four bytes");
-            }
-            match column.kind {
-                Geometry => Codec::Geometry { prefix: digits },
-                Vector => Codec::Bytes { prefix: digits, is_compressed: false, content: Content::Binary { pad: 0 } },
-                kind => {
-                    Codec::Bytes { prefix: digits, is_compressed: kind == BlobCompressed, content: content(column, known, native, gap) }
-                }
-            }
+        Geometry => Codec::Geometry { prefix: digits },
+        Vector => Codec::Bytes { prefix: digits, is_compressed: false, content: Content::Binary { pad: 0 } },
+        TinyBlob | MediumBlob | LongBlob | Blob | BlobCompressed => {
+            Codec::Bytes { prefix: digits, is_compressed: column.kind == BlobCompressed, content: content(column, known, native, gap) }
         }
         Varchar | VarString | String | VarcharCompressed => {
             let prefix = if column.metadata > 255 { 2 } else { 1 };
@@ -168,6 +154,18 @@ fn codec(column: &MapColumn, known: Option<&Known>, native: Option<&Native>, gap
         }
         Decimal | Null => return refuse("a column has a type that servers from 5.0.3 on do not write"),
     })
+}
+
+fn int(bytes: u8, column: &MapColumn, native: Option<&Native>, gap: &mut Option<Gap>) -> Codec {
+    let sign = match column.is_unsigned.or_else(|| native.map(|n| n.is_unsigned)) {
+        Some(true) => Sign::Unsigned,
+        Some(false) => Sign::Signed,
+        None => {
+            *gap = Some(Gap::Sign);
+            Sign::Unknown
+        }
+    };
+    Codec::Int { bytes, sign }
 }
 
 /// What the bytes of a string or blob mean.

@@ -21,6 +21,9 @@ pub struct TableMap {
     pub database: Arc<str>,
     pub table: Arc<str>,
     pub columns: Vec<MapColumn>,
+    /// The first type that is not known: how long its metadata is cannot be told, so that nothing is known of the columns, and only
+    /// [`super::shape::Shape::new`] refuses it. A stream does not end for a table that nobody reads.
+    pub unknown_type: Option<u8>,
     /// Positions of the primary key's columns. None: not said; with `binlog_row_metadata=FULL` it is empty where there is no key.
     pub primary_key: Option<Vec<usize>>,
 }
@@ -143,6 +146,9 @@ impl TableMap {
             return Err(BinlogError::Limit { what: "the number of a table's columns", limit: N_COLUMNS_MAX as u64, name: "N_COLUMNS_MAX" });
         }
         let kinds = cursor.take(n)?;
+        if let Some(unknown) = kinds.iter().find(|kind| ColumnKind::of(**kind).is_none()) {
+            return Ok(Self { table_id, database, table, columns: Vec::new(), unknown_type: Some(*unknown), primary_key: None });
+        }
         let n_metadata = cursor.length()?;
         let mut metadata = cursor.part(WHAT, n_metadata)?;
         let mut columns = kinds.iter().map(|kind| column(*kind, &mut metadata)).collect::<Result<Vec<_>>>()?;
@@ -151,7 +157,7 @@ impl TableMap {
         for (i, column) in columns.iter_mut().enumerate() {
             column.is_nullable = nullable[i / 8] >> (i % 8) & 1 == 1;
         }
-        let mut map = Self { table_id, database, table, columns, primary_key: None };
+        let mut map = Self { table_id, database, table, columns, unknown_type: None, primary_key: None };
         while !cursor.is_empty() {
             let field = cursor.u8()?;
             let value = Cursor::new("optional metadata of a TABLE_MAP event", cursor.lenenc_bytes()?);

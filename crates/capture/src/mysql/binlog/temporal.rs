@@ -129,7 +129,8 @@ pub fn datetime(packed: u64, fraction: u64, digits: u8, arena: &mut BytesMut) ->
     written.timestamp().map_or_else(|| written.odd(arena, digits), Datum::Timestamp)
 }
 
-/// `TIMESTAMP(digits)`: seconds since 1970, then the fraction. MariaDB counts to 2106 from 11.5 on: without a sign. No seconds and no fraction is the zero date.
+/// `TIMESTAMP(digits)`: seconds since 1970, then the fraction. MariaDB counts to 2106 from 11.5 on: without a sign. No seconds and no fraction
+/// is the zero date.
 pub fn timestamp(seconds: u32, fraction: u64, digits: u8, arena: &mut BytesMut) -> Datum {
     let us = fraction_us(fraction, fraction_bytes(digits));
     match (seconds, us) {

@@ -209,6 +209,15 @@ fn mariadb_lists_a_charset_of_geometry_and_mysql_of_vectors() {
 }
 
 #[test]
+fn a_table_with_a_type_that_is_not_known_stops_only_who_reads_it() {
+    let mut decoder = Decoder::new(Limits::default());
+    let Body::TableMap(map) = decoder.event(table_map(5, &[(3, &[]), (200, &[1, 2, 3])], &[])).unwrap().body else { panic!() };
+    assert!(matches!(Shape::new(&map, None), Err(BinlogError::UnknownType { number: 200, .. })));
+    let insert = decoder.event(rows(EventKind::WRITE_ROWS, 5, 2, &[3], &[0, 1, 0, 0, 0, 9])).unwrap();
+    assert!(matches!(insert.body, Body::Rows(rows) if rows.ends_statement && rows.table.is_some()));
+}
+
+#[test]
 fn what_nobody_says_is_a_gap() {
     let columns: [(u8, &[u8]); 3] = [(3, &[]), (15, &[80, 0]), (254, &[247, 1])];
     let shape = shape(&columns, &vec![], None).unwrap();
