@@ -218,14 +218,17 @@ impl Text {
     /// always to be told from an integer.
     fn double(&mut self, value: f64) -> Result<()> {
         const POINT_MAX: i32 = 15;
-        if !value.is_finite() {
-            return bad("a number is not finite");
-        }
-        let text = format!("{:e}", value.abs());
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let digits = digits.replace('.', "");
+        // Two shortest texts may be equally near: this one ends with an even digit then, as the server's does; `core`'s does not.
+        let Some(number) = serde_json::Number::from_f64(value.abs()) else { return bad("a number is not finite") };
+        let text = number.to_string();
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let significant = all.trim_start_matches('0');
+        let n_zeros = all.len() - significant.len();
+        let digits = if significant.is_empty() { "0" } else { significant.trim_end_matches('0') };
         // Where the point is, counted from the first digit.
-        let point = exponent.parse::<i32>().unwrap_or(0) + 1;
+        let point = if significant.is_empty() { 1 } else { whole.len() as i32 - n_zeros as i32 + exponent.parse::<i32>().unwrap_or(0) };
         let n = digits.len() as i32;
         self.put(if value.is_sign_negative() { b"-" } else { b"" })?;
         if point < 1 - POINT_MAX || point > POINT_MAX && n <= point {
