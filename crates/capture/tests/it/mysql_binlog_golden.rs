@@ -1,15 +1,18 @@
 //! Binlogs that MySQL 9.7.4 wrote (`testdata/binlog/*.sql` says how) against what its SELECT said.
 
-use crate::mysql_binlog::{double, read, text};
+use crate::mysql_binlog::{Changes, double, read, text};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::mysql::binlog::decoder::Body;
 use mulgil_capture::mysql::binlog::rows::RowsOp;
+use mulgil_capture::mysql::binlog::shape::Known;
 use mulgil_capture::mysql::gtid::GtidSet;
 use mulgil_capture::table::Kind;
 use std::collections::BTreeMap;
 
 const TYPES: &[u8] = include_bytes!("../../testdata/binlog/mysql-9.7.binlog");
 const TYPES_TEXT: &str = include_str!("../../testdata/binlog/mysql-9.7.txt");
+const MINIMAL: &[u8] = include_bytes!("../../testdata/binlog/mysql-9.7-minimal.binlog");
+const MINIMAL_COLUMNS: &str = include_str!("../../testdata/binlog/mysql-9.7-minimal.columns");
 const PAYLOAD: &[u8] = include_bytes!("../../testdata/binlog/mysql-9.7-payload.binlog");
 const PAYLOAD_TEXT: &str = include_str!("../../testdata/binlog/mysql-9.7-payload.txt");
 
@@ -34,6 +37,32 @@ fn every_type_of_mysql_is_what_select_said() {
         let i = name[1..].parse::<usize>().unwrap() + 1;
         assert_eq!(text(&wide_row[i], &wide.columns[i]), want[0].1, "{name} {} among others", wide.columns[i].native);
     }
+}
+
+/// The server's default: signs and charsets are in the table map, names and the strings of enums are not.
+#[test]
+fn minimal_metadata_and_the_catalog_are_as_good_as_full_metadata() {
+    let known: Vec<Known> = MINIMAL_COLUMNS.lines().map(known).collect();
+    let asked = read(MINIMAL.to_vec(), &|_| Some(known.clone()));
+    let (asked, full) = (&asked.tables["wide"], &read(TYPES.to_vec(), &|_| None).tables["wide"]);
+    let row = |table: &Changes| table.images[0].1.after.clone().unwrap();
+    for (i, ((have, want), (column, same))) in row(asked).iter().zip(&row(full)).zip(asked.columns.iter().zip(&full.columns)).enumerate() {
+        assert_eq!(have, want, "column {i} {}", column.native);
+        assert_eq!((&column.name, &column.kind, column.is_key), (&same.name, &same.kind, same.is_key));
+    }
+    // Alone the map still tells every value but those of enums and sets.
+    let alone = &read(MINIMAL.to_vec(), &|_| None).tables["wide"];
+    for ((have, want), column) in row(alone).iter().zip(&row(full)).zip(&full.columns) {
+        let is_choice = column.native.starts_with("enum") || column.native.starts_with("set");
+        assert_eq!(have == want, !is_choice, "{}", column.native);
+        assert_eq!(matches!(have, Datum::Odd(_)), matches!(want, Datum::Odd(_)) || is_choice, "{}", column.native);
+    }
+}
+
+fn known(line: &str) -> Known {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let charset = Some(fields[2]).filter(|c| !c.is_empty()).map(Into::into);
+    Known { name: fields[0].into(), native: fields[1].into(), charset, is_key: fields[3] == "PRI" }
 }
 
 /// Updates as changes of documents, in compressed transactions: the rows, folded, are the table.
