@@ -19,3 +19,4 @@ pub mod publication;
 pub mod settings;
 pub mod check;
 pub mod stream;
+pub mod source;

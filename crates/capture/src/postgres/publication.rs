@@ -2,7 +2,10 @@
 
 use super::catalog::{Catalog, Relation, Selection, Shape};
 use super::settings::PostgresSettings;
-use super::wire::{Connection, WireError, identifier, literal};
+use super::snapshot::Wanted;
+use super::source::names;
+use super::stream::Prepared;
+use super::wire::{Connection, TextRow, WireError, identifier, literal};
 use crate::source::SourceError;
 use std::collections::BTreeSet;
 
@@ -116,6 +119,33 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings) ->
         run(connection, &add_chunks_statement(&settings.publication, connection.server_major())).await?;
     }
     Ok(())
+}
+
+/// What a snapshot reads: the captured tables that are published, with the columns and rows that are (both since version 15).
+pub async fn wanted(prepared: &mut Prepared) -> Result<Vec<Wanted>, SourceError> {
+    let (captured, publication) = (prepared.settings().tables.clone(), prepared.settings().publication.clone());
+    let connection = prepared.sql();
+    let more = if connection.server_major() >= 15 { ", attnames, rowfilter" } else { "" };
+    let sql =
+        format!("SELECT schemaname, tablename{more} FROM pg_publication_tables WHERE pubname = {} ORDER BY 1, 2", literal(&publication));
+    let rows = connection.query(&sql).await?;
+    let text = |row: &TextRow, at: usize| row.get(at).and_then(Option::as_ref).map(|v| String::from_utf8_lossy(v).into_owned());
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for row in &rows {
+        let (Some(schema), Some(name)) = (text(row, 0), text(row, 1)) else { continue };
+        let columns = row.get(2).and_then(Option::as_ref).map(names);
+        wanted.push(Wanted { schema, name, columns, filter: text(row, 3) });
+    }
+    if captured.is_empty() {
+        return Ok(wanted);
+    }
+    // A table that is published in parts, under other names, is read whole.
+    let published = |table: &String| {
+        let (schema, name) = table.split_once('.')?;
+        let found = wanted.iter().find(|w| w.schema == schema && w.name == name);
+        Some(found.cloned().unwrap_or_else(|| Wanted::table(schema, name)))
+    };
+    Ok(captured.iter().filter_map(published).collect())
 }
 
 async fn run(connection: &mut Connection, statement: &str) -> Result<(), SourceError> {

@@ -2,6 +2,8 @@
 
 use super::address::Address;
 use super::decoder::Bounds;
+use super::snapshot::SnapshotSettings;
+use super::snapshot::mode::Mode;
 use super::streams::Spill;
 use crate::source::SourceError;
 use std::time::Duration;
@@ -26,6 +28,11 @@ pub struct PostgresSettings {
     pub heartbeat: Option<Duration>,
     /// A server that is not heard of for so long, although it was asked, is taken for gone.
     pub silence: Duration,
+    /// Whether the rows that are there already are read.
+    pub mode: Mode,
+    pub snapshot: SnapshotSettings,
+    /// Rows put into this table are words to the source: `public.mulgil_signal`.
+    pub signal_table: Option<String>,
 }
 
 impl PostgresSettings {
@@ -49,6 +56,9 @@ impl PostgresSettings {
             spill,
             heartbeat: Some(Self::HEARTBEAT),
             silence: Self::SILENCE,
+            mode: Mode::default(),
+            snapshot: SnapshotSettings::default(),
+            signal_table: None,
         }
     }
 

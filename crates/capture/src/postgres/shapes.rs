@@ -8,7 +8,7 @@ use super::forms::{self, Form};
 use super::pgoutput::{Identity, Relation, RelationColumn};
 use crate::table::{Column, Table, TableId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Shapes of one table whose versions are told apart; a table that changes more often goes on under the last number.
@@ -38,39 +38,47 @@ pub struct Background {
     pub types: Types,
 }
 
-#[derive(Debug, Default)]
-pub struct Shapes {
+/// How tables are called and counted, shared by the stream and the snapshots of a source.
+#[derive(Debug)]
+pub struct Naming {
     database: Arc<str>,
     /// `public.trades`; empty: all of the publication.
     wanted: BTreeSet<String>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
     /// The shapes seen of each table, by their fingerprints, the first first.
-    seen: BTreeMap<String, Vec<u64>>,
-    known: HashMap<u32, Arc<Known>>,
-    /// Set when `seen` has changed.
+    shapes: BTreeMap<String, Vec<u64>>,
+    /// Set when `shapes` has changed.
     is_new: bool,
+}
+
+#[derive(Debug)]
+pub struct Shapes {
+    naming: Arc<Naming>,
+    known: HashMap<u32, Arc<Known>>,
 }
 
 impl Shapes {
     pub fn new(database: Arc<str>, wanted: &[String], seen: BTreeMap<String, Vec<u64>>) -> Self {
-        Self { database, wanted: wanted.iter().cloned().collect(), seen, known: HashMap::new(), is_new: true }
+        let seen = Mutex::new(Seen { shapes: seen, is_new: true });
+        let naming = Naming { database, wanted: wanted.iter().cloned().collect(), seen };
+        Self { naming: Arc::new(naming), known: HashMap::new() }
+    }
+
+    pub fn naming(&self) -> &Arc<Naming> {
+        &self.naming
     }
 
     pub fn known(&self, oid: u32) -> Option<&Arc<Known>> {
         self.known.get(&oid)
     }
 
-    /// All shapes that were seen, if that is news since the last call.
-    pub fn news(&mut self) -> Option<&BTreeMap<String, Vec<u64>>> {
-        std::mem::take(&mut self.is_new).then_some(&self.seen)
-    }
-
-    pub fn is_wanted(&self, schema: &str, table: &str) -> bool {
-        self.wanted.is_empty() || self.wanted.contains(&format!("{schema}.{table}"))
-    }
-
     /// A Relation message. `false`: there are more relations than can be kept.
     pub fn learn(&mut self, relation: &Relation, background: &Background) -> bool {
-        let is_own_name = self.wanted.contains(&format!("{}.{}", relation.schema, relation.name));
+        let is_own_name = self.naming.wanted.contains(&format!("{}.{}", relation.schema, relation.name));
         let root = background.root.as_ref().filter(|_| !is_own_name);
         let (schema, name) = root.map_or((&*relation.schema, &*relation.name), |r| (&*r.schema, &*r.name));
         let order = root.and_then(|root| order(&relation.columns, root));
@@ -82,11 +90,11 @@ impl Shapes {
         let described = Described { identity: relation.identity, own: background.relation.as_ref(), types: &background.types };
         let columns: Vec<Column> = sources.iter().map(|c| described.column(c)).collect();
         let known = Known {
-            table: self.table(schema, name, columns, fingerprint(&sources)),
+            table: self.naming.table(schema, name, columns, fingerprint(&sources)),
             forms: relation.columns.iter().map(|c| Form::of(c.type_oid, c.typmod, &background.types)).collect(),
             is_identity: relation.columns.iter().map(|c| c.is_key).collect(),
             order,
-            is_wanted: self.is_wanted(schema, name),
+            is_wanted: self.naming.is_wanted(schema, name),
             is_chunk: root.is_some_and(|r| r.shape == catalog::Shape::Hypertable),
         };
         if known.is_wanted {
@@ -95,9 +103,26 @@ impl Shapes {
         self.known.insert(relation.oid, Arc::new(known));
         self.known.len() <= RELATIONS_MAX
     }
+}
+
+impl Naming {
+    /// All shapes that were seen, if that is news since the last call.
+    pub fn news(&self) -> Option<BTreeMap<String, Vec<u64>>> {
+        let mut seen = self.seen();
+        std::mem::take(&mut seen.is_new).then(|| seen.shapes.clone())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Nothing panics while it is held, and a list of numbers is never half changed.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_wanted(&self, schema: &str, table: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(&format!("{schema}.{table}"))
+    }
 
     /// The table as the stream will describe it, from the catalog: for the rows of a snapshot. `attributes`: those that are published.
-    pub fn of_catalog(&mut self, relation: &catalog::Relation, attributes: &[Attribute], types: &Types) -> Arc<Table> {
+    pub fn of_catalog(&self, relation: &catalog::Relation, attributes: &[Attribute], types: &Types) -> Arc<Table> {
         let identity = match relation.replica_identity {
             catalog::ReplicaIdentity::Default => Identity::Default,
             catalog::ReplicaIdentity::Full => Identity::Full,
@@ -123,23 +148,24 @@ impl Shapes {
         self.table(&relation.schema, &relation.name, columns, fingerprint(&sources))
     }
 
-    fn table(&mut self, schema: &str, name: &str, columns: Vec<Column>, fingerprint: u64) -> Arc<Table> {
+    fn table(&self, schema: &str, name: &str, columns: Vec<Column>, fingerprint: u64) -> Arc<Table> {
         let id = TableId { database: self.database.clone(), schema: schema.into(), table: name.into() };
         let version = if self.is_wanted(schema, name) { self.version(&id.to_string(), fingerprint) } else { 0 };
         Arc::new(Table { id, version, columns })
     }
 
-    fn version(&mut self, table: &str, fingerprint: u64) -> u32 {
-        let shapes = self.seen.entry(table.to_owned()).or_default();
-        let place = shapes.iter().position(|s| *s == fingerprint);
-        let place = place.unwrap_or_else(|| {
-            if shapes.len() < SHAPES_MAX {
-                shapes.push(fingerprint);
-                self.is_new = true;
-            }
-            shapes.len() - 1
-        });
-        place as u32 + 1
+    fn version(&self, table: &str, fingerprint: u64) -> u32 {
+        let mut seen = self.seen();
+        let shapes = seen.shapes.entry(table.to_owned()).or_default();
+        if let Some(place) = shapes.iter().position(|s| *s == fingerprint) {
+            return place as u32 + 1;
+        }
+        if shapes.len() < SHAPES_MAX {
+            shapes.push(fingerprint);
+        }
+        let version = shapes.len() as u32;
+        seen.is_new = true;
+        version
     }
 }
 
@@ -258,8 +284,8 @@ mod tests {
             shapes.known(7).unwrap().table.version
         };
         assert_eq!([version(&narrow), version(&wide), version(&wide), version(&narrow)], [1, 2, 2, 1]);
-        let seen = shapes.news().unwrap().clone();
-        assert!(shapes.news().is_none());
+        let seen = shapes.naming().news().unwrap();
+        assert!(shapes.naming().news().is_none());
         let mut again = Shapes::new("db".into(), &[], seen);
         again.learn(&wide, &Background::default());
         assert_eq!(again.known(7).unwrap().table.version, 2);
@@ -325,7 +351,7 @@ mod tests {
             };
             let described = message(7, "t", identity, vec![column("id", 20, flag(true)), column("n", 1700, flag(false))]);
             let mut shapes = Shapes::new("db".into(), &[], BTreeMap::new());
-            let of_catalog = shapes.of_catalog(&relation, &relation.columns, &Types::default());
+            let of_catalog = shapes.naming().of_catalog(&relation, &relation.columns, &Types::default());
             shapes.learn(&described, &Background { relation: Some(relation.clone()), ..Background::default() });
             assert_eq!(*of_catalog, *shapes.known(7).unwrap().table);
             assert_eq!(of_catalog.columns[1].kind, Kind::Decimal(None));

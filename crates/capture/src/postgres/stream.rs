@@ -47,6 +47,8 @@ pub struct Prepared {
     stored: Stored,
     from: Reached,
     given: Position,
+    /// As it was stored last.
+    known_shapes: Option<Value>,
     pub shapes: Shapes,
     /// The slot was made just now: its snapshot can be imported until [`Prepared::stream`].
     pub created: Option<Created>,
@@ -86,7 +88,7 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
     let seen = notes.map(|(_, seen)| seen).unwrap_or_default();
     let shapes = Shapes::new(settings.address.database.as_str().into(), &settings.tables, seen);
     let given = resume.map_or(Position::default(), |r| r.position);
-    Ok(Prepared { settings, connection, sql, stored, from: Reached { position, flush_lsn }, given, shapes, created })
+    Ok(Prepared { settings, connection, sql, stored, from: Reached { position, flush_lsn }, given, known_shapes: None, shapes, created })
 }
 
 /// A slot that somebody else made, or that we made without storing anything after it: where it begins.
@@ -109,18 +111,37 @@ fn usable(slot: &Slot, settings: &PostgresSettings) -> Result<u64, SourceError> 
 }
 
 impl Prepared {
-    pub fn connection_of_catalog(&mut self) -> &mut Connection {
+    pub fn sql(&mut self) -> &mut Connection {
         &mut self.sql
     }
 
-    /// Where the stream begins, as a place to come back to.
-    pub fn resume(&mut self) -> Resume {
-        let shapes = self.shapes.news().map(shapes_notes).unwrap_or_default();
-        Resume { position: self.from.position, notes: json!({ "stream": self.stored, "shapes": shapes }) }
+    pub fn settings(&self) -> &PostgresSettings {
+        &self.settings
+    }
+
+    /// Where the stream begins.
+    pub fn from(&self) -> Reached {
+        self.from
+    }
+
+    /// What to store with a batch of the snapshot, so that the stream begins at its place after it.
+    pub fn notes(&mut self) -> Value {
+        if let Some(seen) = self.shapes.naming().news() {
+            self.known_shapes = Some(shapes_notes(&seen));
+        }
+        json!({ "stream": self.stored, "shapes": self.known_shapes })
+    }
+
+    /// Batches up to here were given.
+    pub fn given_until(&mut self, position: Position) {
+        self.given = position;
+        self.from.position = self.from.position.max(position);
     }
 
     /// Begins to stream.
     pub async fn stream(mut self, link: Link) -> Result<PostgresSource, SourceError> {
+        // Whatever was given in the meantime is in the notes of the snapshot; here all shapes are told again.
+        let shapes = self.known_shapes.take().unwrap_or(Value::Null);
         let streams = Streams::open(self.settings.spill.clone()).map_err(DecoderError::from)?;
         self.connection.copy_both(&start_statement(&self.settings, self.from.flush_lsn, self.connection.server_major())).await?;
         let now = Instant::now();
@@ -135,7 +156,7 @@ impl Prepared {
             settings: self.settings,
             link,
             stored: self.stored,
-            shapes: Value::Null,
+            shapes,
             roots: HashMap::new(),
             pending: VecDeque::new(),
             durable_lsn: received_lsn,
@@ -225,14 +246,14 @@ enum Woken {
     Read(Result<(), WireError>),
     Durable,
     Cared((Option<Connection>, Result<Option<Slot>, WireError>)),
-    Asked(crate::source::SnapshotRequest),
     Late,
     /// Nothing more has arrived.
     Dry,
 }
 
 impl PostgresSource {
-    async fn next_batch(&mut self) -> Result<Batch, SourceError> {
+    /// Waits for the next batch. Dropped only together with the source.
+    pub(super) async fn next_batch(&mut self) -> Result<Batch, SourceError> {
         // Nobody listened while the last batch was made durable, so nothing was missed.
         self.heard_at = Instant::now();
         self.asked_at = None;
@@ -250,10 +271,6 @@ impl PostgresSource {
                 }
                 Woken::Dry => return Ok(self.batch()),
                 Woken::Cared((connection, found)) => self.cared(connection, found),
-                Woken::Asked(request) => {
-                    // Answered by whoever reads snapshots for this source.
-                    let _ = request.accepted.send(Err("this source does not read snapshots while it streams".to_owned()));
-                }
                 Woken::Durable | Woken::Late => {}
             }
             if self.is_empty_batch_due() {
@@ -273,7 +290,6 @@ impl PostgresSource {
             () = std::future::ready(()), if has_changes => Woken::Dry,
             changed = self.link.durable.changed(), if self.link.durable.has_changed().is_ok() => { let _ = changed; Woken::Durable }
             cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(cared),
-            Some(request) = self.link.requests.recv() => Woken::Asked(request),
             () = sleep_until(deadline) => Woken::Late,
         }
     }
@@ -364,8 +380,8 @@ impl PostgresSource {
 
     fn batch(&mut self) -> Batch {
         let reached = self.decoder.reached();
-        if let Some(seen) = self.decoder.shapes.news() {
-            self.shapes = shapes_notes(seen);
+        if let Some(seen) = self.decoder.shapes.naming().news() {
+            self.shapes = shapes_notes(&seen);
         }
         self.stored.flush_lsn = reached.flush_lsn;
         self.pending.push_back(reached);
@@ -375,6 +391,11 @@ impl PostgresSource {
             self.link.health.send_if_modified(|h| h.committed_us.replace(committed_us) != Some(committed_us));
         }
         Batch { changes: self.decoder.take_changes(), resume: Resume { position: reached.position, notes } }
+    }
+
+    /// Changes up to here were put into the batch that was given last.
+    pub(super) fn given_until(&mut self, position: Position) {
+        self.given = self.given.max(position);
     }
 
     fn is_empty_batch_due(&self) -> bool {

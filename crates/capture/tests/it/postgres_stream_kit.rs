@@ -4,9 +4,10 @@ use mulgil_capture::change::{Batch, Change, Op, Resume, Row, What};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::postgres::decoder::Bounds;
 use mulgil_capture::postgres::settings::PostgresSettings;
-use mulgil_capture::postgres::stream::{PostgresSource, prepare};
+use mulgil_capture::postgres::source;
+use mulgil_capture::postgres::stream::prepare;
 use mulgil_capture::postgres::streams::Spill;
-use mulgil_capture::source::{Health, Link, Source, SourceError};
+use mulgil_capture::source::{Health, Link, SnapshotRequest, Source, SourceError};
 use mulgil_disk::RealDisk;
 use mulgil_model::position::Position;
 use mulgil_servers::{Postgres, Settings};
@@ -40,7 +41,10 @@ pub struct Capture {
     runtime: Runtime,
     pub settings: PostgresSettings,
     _dir: TempDir,
-    source: Option<PostgresSource>,
+    source: Option<Box<dyn Source>>,
+    /// With its snapshot, as the settings say; else the stream alone.
+    pub is_whole: bool,
+    pub requests: mpsc::Sender<SnapshotRequest>,
     durable: watch::Sender<Position>,
     pub health: watch::Receiver<Health>,
     /// The last batch that was made durable.
@@ -61,13 +65,15 @@ impl Capture {
         let spill = Spill { disk: Arc::new(RealDisk), dir: dir.path().join("spill"), memory_bytes_max: 1 << 20 };
         let mut settings = PostgresSettings::new(name, url.parse().unwrap(), spill);
         settings.tables = tables.iter().map(|t| (*t).to_owned()).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (durable, health) = (watch::channel(Position::default()).0, watch::channel(Health::default()).1);
         Self {
             runtime,
             settings,
             _dir: dir,
             source: None,
+            is_whole: false,
+            requests: mpsc::channel(1).0,
             durable,
             health,
             resume: None,
@@ -86,9 +92,17 @@ impl Capture {
         self.source = None;
         let (durable, durable_out) = watch::channel(self.resume.as_ref().map_or(Position::default(), |r| r.position));
         let (health, health_out) = watch::channel(Health::default());
-        let link = Link { durable: durable_out, health, requests: mpsc::channel(1).1 };
-        (self.durable, self.health) = (durable, health_out);
-        let opening = async { prepare(self.settings.clone(), self.resume.as_ref()).await?.stream(link).await };
+        let (requests, requests_out) = mpsc::channel(8);
+        let link = Link { durable: durable_out, health, requests: requests_out };
+        (self.durable, self.health, self.requests) = (durable, health_out, requests);
+        let (settings, resume, is_whole) = (self.settings.clone(), self.resume.clone(), self.is_whole);
+        let opening = async {
+            if is_whole {
+                return source::open(settings, resume, link).await;
+            }
+            let stream = prepare(settings, resume.as_ref()).await?.stream(link).await?;
+            Ok(Box::new(stream) as Box<dyn Source>)
+        };
         self.source = Some(self.runtime.block_on(opening)?);
         Ok(())
     }
@@ -250,6 +264,7 @@ pub fn fold(changes: &[Change], table: &str) -> BTreeMap<String, String> {
         let key = |row: &Row| shape.key().map(|k| show(&row[k])).collect::<Vec<_>>().join("|");
         let old = before.as_ref().or(after.as_ref()).map(key).unwrap();
         match (change.op, after) {
+            (Op::Read, Some(row)) => drop(rows.insert(old, row.clone())),
             (Op::Create, Some(row)) => assert_eq!(rows.insert(old.clone(), row.clone()), None, "{old} was inserted twice"),
             (Op::Update, Some(row)) => {
                 let known = rows.remove(&old).unwrap_or_else(|| panic!("{old} was updated but never inserted"));
