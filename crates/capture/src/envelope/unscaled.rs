@@ -1,6 +1,8 @@
 //! A decimal text as the bytes of its unscaled integer: two's complement, big endian, as short as it goes. Java's `BigInteger.toByteArray`,
 //! which Kafka Connect's `Decimal` is made of, and the bytes of Avro's `decimal` (Avro 1.12.0 specification, Logical Types, Decimal).
 
+use bytes::BufMut;
+
 /// More digits than a PostgreSQL numeric can have (131,072 before and 16,383 behind the point).
 pub(crate) const DIGITS_MAX: usize = 150_000;
 
@@ -99,7 +101,7 @@ fn push_long(out: &mut Vec<u8>, negative: bool, digits: impl Iterator<Item = u8>
 }
 
 /// The unscaled integer as text with `scale` decimals, as a database writes it. None where more than 16 bytes stand for it.
-pub(crate) fn push_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: u32) -> bool {
+pub(crate) fn push_decimal(out: &mut impl BufMut, unscaled: &[u8], scale: u32) -> bool {
     if unscaled.is_empty() || unscaled.len() > 16 {
         return false;
     }
@@ -108,18 +110,18 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: u32) -> bo
     let value = i128::from_be_bytes(bytes);
     let Some(one) = 10u128.checked_pow(scale) else { return false };
     if value < 0 {
-        out.push(b'-');
+        out.put_u8(b'-');
     }
     let (whole, fraction) = (value.unsigned_abs() / one, value.unsigned_abs() % one);
     push_u128(out, whole, 1);
     if scale > 0 {
-        out.push(b'.');
+        out.put_u8(b'.');
         push_u128(out, fraction, scale as usize);
     }
     true
 }
 
-fn push_u128(out: &mut Vec<u8>, mut n: u128, width: usize) {
+fn push_u128(out: &mut impl BufMut, mut n: u128, width: usize) {
     let mut digits = [b'0'; 39];
     let mut start = digits.len();
     while n > 0 {
@@ -127,7 +129,7 @@ fn push_u128(out: &mut Vec<u8>, mut n: u128, width: usize) {
         digits[start] = b'0' + (n % 10) as u8;
         n /= 10;
     }
-    out.extend_from_slice(&digits[start.min(digits.len() - width.min(digits.len()))..]);
+    out.put_slice(&digits[start.min(digits.len() - width.min(digits.len()))..]);
 }
 
 #[cfg(test)]
