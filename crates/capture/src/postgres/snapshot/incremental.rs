@@ -401,18 +401,18 @@ impl Job {
         let part = Part::Keys { above, upto: None };
         connection.copy_out(&plan.copy_first(&part, limit)).await.map_err(|e| plan.failed(e))?;
         let mut decoder = Rows::new(&plan);
-        let (mut rows, mut upto, mut n_bytes, mut n_rows) = (Vec::new(), None, 0, 0);
+        let (mut rows, mut n_bytes, mut n_rows) = (Vec::new(), 0, 0);
         while let Some(row) = connection.copied(ROW_TIMEOUT).await.map_err(|e| plan.failed(e))? {
             n_rows += 1;
             // A chunk that has grown too large ends here; the rest of the answer is read and left to the next.
             if rows.is_empty() || n_bytes < self.settings.chunk_bytes {
-                let (row, row_bytes) = decoder.decode(&row)?;
+                let (row, row_bytes) = decoder.decode(row)?;
                 n_bytes += row_bytes;
-                upto = decoder.key();
                 rows.push(row);
             }
         }
         connection.query("COMMIT").await?;
+        let upto = if rows.is_empty() { None } else { decoder.key()? };
         let is_end = n_rows < limit && rows.len() == n_rows;
         self.events.send(Event::Read(Chunk { number: of_mark, view, plan: Arc::new(plan), rows, upto, is_end, read_us })).await.ok();
         self.write_mark(connection, true).await

@@ -16,26 +16,33 @@ pub(super) struct Rows<'a> {
     plan: &'a TablePlan,
     copy: CopyRows,
     values: Vec<Option<Bytes>>,
+    /// The row that was decoded last: its key is only asked for at the end of a chunk.
+    last: Bytes,
 }
 
 impl<'a> Rows<'a> {
     pub fn new(plan: &'a TablePlan) -> Self {
-        Self { plan, copy: CopyRows::default(), values: Vec::with_capacity(plan.attributes.len()) }
+        Self { plan, copy: CopyRows::default(), values: Vec::with_capacity(plan.attributes.len()), last: Bytes::new() }
     }
 
     /// The row, and about how much memory it takes.
-    pub fn decode(&mut self, row: &Bytes) -> Result<(Row, usize), SnapshotError> {
-        let plan = self.plan;
-        self.copy.split(row, plan.attributes.len(), &mut self.values)?;
-        let values = plan.forms.iter().zip(&self.values).map(|(form, text)| match text {
-            None => Datum::Null,
-            Some(text) => values::decode(form, text.clone()),
-        });
-        Ok((values.collect(), row.len() + plan.attributes.len() * DATUM_BYTES))
+    pub fn decode(&mut self, row: Bytes) -> Result<(Row, usize), SnapshotError> {
+        let n_columns = self.plan.forms.len();
+        self.copy.split(&row, n_columns, &mut self.values)?;
+        let values = self.plan.forms.iter().zip(self.values.drain(..));
+        let values = values.map(|(form, text)| text.map_or(Datum::Null, |text| values::decode(form, text)));
+        let values = values.collect();
+        let n_bytes = row.len() + n_columns * DATUM_BYTES;
+        self.last = row;
+        Ok((values, n_bytes))
     }
 
-    /// The key of the row that was decoded last.
-    pub fn key(&self) -> Option<KeyText> {
-        if self.plan.key.is_empty() { None } else { self.plan.key_of(&self.values) }
+    /// The key of the row that was decoded last; `None` for a table without a key.
+    pub fn key(&mut self) -> Result<Option<KeyText>, SnapshotError> {
+        if self.plan.key.is_empty() {
+            return Ok(None);
+        }
+        self.copy.split(&self.last, self.plan.forms.len(), &mut self.values)?;
+        Ok(self.plan.key_of(&self.values))
     }
 }

@@ -90,11 +90,11 @@ impl Job {
         let mut rows = Rows::new(&self.plan);
         let (mut chunk, mut n_bytes) = (Vec::new(), 0);
         while let Some(row) = connection.copied(ROW_TIMEOUT).await.map_err(|e| self.plan.failed(e))? {
-            let (row, row_bytes) = rows.decode(&row)?;
+            let (row, row_bytes) = rows.decode(row)?;
             n_bytes += row_bytes;
             chunk.push(row);
             if chunk.len() >= self.settings.chunk_rows || n_bytes >= self.settings.chunk_bytes {
-                let full = Chunk { from: self.from, rows: std::mem::take(&mut chunk), upto: rows.key(), is_end: false };
+                let full = Chunk { from: self.from, rows: std::mem::take(&mut chunk), upto: rows.key()?, is_end: false };
                 n_bytes = 0;
                 if events.send(Event::Chunk(full)).await.is_err() {
                     return Ok(Outcome::Read);
