@@ -12,6 +12,10 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 /// Planning takes up to 30 kB of stack for each in a build without optimisation; the threads that queries run on have room for them.
 const STEPS_MAX: usize = 1_000;
 
+/// The stack of a thread that queries are awaited or run on: room for as many steps as are let through. Only what is used of it becomes
+/// memory.
+pub const STACK_BYTES: usize = 64 << 20;
+
 pub(crate) fn check(sql: &str) -> Result<(), HistoryError> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().map_err(|e| HistoryError::User(format!("sql parser error: {e}")))?;
     let words = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_)));

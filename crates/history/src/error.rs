@@ -14,6 +14,9 @@ pub enum HistoryError {
     /// The question is too large for its limits.
     #[error("{0}")]
     Limit(String),
+    /// The question took longer than it may.
+    #[error("{0}")]
+    Time(String),
     /// Too much is going on; the same call may succeed later.
     #[error("{0}")]
     Busy(String),
@@ -34,8 +37,10 @@ pub enum HistoryError {
 pub enum ErrorKind {
     /// The asker's: bad SQL, an unknown stream.
     User,
-    /// A limit of time, memory or rows was reached.
+    /// A limit of memory, rows or terms was reached.
     Limit,
+    /// The limit of time was reached.
+    Time,
     /// Ask again later.
     Busy,
     /// Ours or the disk's.
@@ -47,6 +52,7 @@ impl HistoryError {
         match self {
             Self::User(_) => ErrorKind::User,
             Self::Limit(_) => ErrorKind::Limit,
+            Self::Time(_) => ErrorKind::Time,
             Self::Busy(_) => ErrorKind::Busy,
             Self::UnknownStream(_) | Self::Gap { .. } | Self::Disk(_) | Self::Corrupt { .. } | Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -77,20 +83,37 @@ impl HistoryError {
 
     /// What DataFusion says while it plans or runs a query: mostly about the query, sometimes about a limit, rarely about us.
     pub(crate) fn of_query(error: DataFusionError) -> Self {
+        if let Some(cause) = of_filter(&error) {
+            return if cause.starts_with("ResourcesExhausted") { too_much_memory() } else { Self::User(format!("the filter: {cause}")) };
+        }
         match error.find_root() {
-            DataFusionError::ResourcesExhausted(_) => Self::Limit(
-                "the query needs more memory than its limit: narrow its time range, group by fewer values, or join less".to_owned(),
-            ),
+            DataFusionError::ResourcesExhausted(_) => too_much_memory(),
             DataFusionError::SQL(parser, _) => Self::User(parser.to_string()),
             DataFusionError::Plan(_)
             | DataFusionError::SchemaError(..)
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)
-            | DataFusionError::Execution(_) => Self::User(shown(&error)),
-            DataFusionError::ArrowError(arrow, _) if is_about_values(arrow) => Self::User(shown(&error)),
+            | DataFusionError::Execution(_) => Self::User(shown(error.find_root())),
+            DataFusionError::ArrowError(arrow, _) if is_about_values(arrow) => Self::User(shown(error.find_root())),
             _ => Self::Internal { doing: "running the query".to_owned(), source: Box::new(error) },
         }
     }
+}
+
+fn too_much_memory() -> HistoryError {
+    let words = "the query needs more memory than its limit: narrow its time range, group by fewer values, or join less";
+    HistoryError::Limit(words.to_owned())
+}
+
+/// What a filter failed with that was worked out while a file was read: the reader of files keeps only its words.
+fn of_filter(error: &DataFusionError) -> Option<String> {
+    let words = error.strip_backtrace();
+    let (_, cause) = words.split_once("Error evaluating filter predicate: ")?;
+    // `ArrowError(DivideByZero, None)`, `ArrowError(CastError("words"), Some(""))` and the like.
+    let inner = cause.strip_prefix("ArrowError(").map(|inner| inner.trim_end_matches(", None)").trim_end_matches(", Some(\"\"))"));
+    let inner = inner.unwrap_or(cause);
+    let words = inner.split_once("(\"").and_then(|(kind, words)| Some(words.strip_suffix("\")")?).filter(|_| kind != "ResourcesExhausted"));
+    Some(if inner == "DivideByZero" { "division by zero" } else { words.unwrap_or(inner) }.to_owned())
 }
 
 /// Arithmetic and casts fail because of what was asked of the values, everything else because of the files.
@@ -121,5 +144,7 @@ fn shown(error: &DataFusionError) -> String {
     ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
-    text.to_owned()
+    // What it got instead is shown as the planner holds it.
+    let got = text.find(", got ").filter(|at| text[*at..].contains('{'));
+    text[..got.unwrap_or(text.len())].to_owned()
 }

@@ -3,7 +3,8 @@
 //!
 //! Threads: [`History::append`], [`History::flush`] and the other upkeep calls are synchronous and may be made from any thread; `append`
 //! never waits for a file to be written. Queries run on the tokio runtime they are awaited on, and read files with blocking calls
-//! there: give them a runtime of their own (two threads), so that a reader can never take a thread from ingest.
+//! there: give them a runtime of their own (two threads), so that a reader can never take a thread from ingest, with stacks of
+//! [`STACK_BYTES`], as plans are walked by recursion. `block_on` is not enough: it plans on the stack of whoever calls it.
 
 mod config;
 mod error;
@@ -26,9 +27,11 @@ mod verify;
 
 mod depth;
 mod functions;
+mod growth;
 mod query;
 mod session;
 mod table;
+mod text;
 mod views;
 mod watch;
 mod width;
@@ -38,6 +41,7 @@ mod search;
 
 pub use compact::CompactReport;
 pub use config::{HistoryConfig, QueryLimits, Retention};
+pub use depth::STACK_BYTES;
 pub use error::{ErrorKind, HistoryError};
 pub use flush::FlushReport;
 pub use history::{History, StreamStats};

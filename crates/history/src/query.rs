@@ -4,6 +4,7 @@ use crate::config::QueryLimits;
 use crate::error::HistoryError;
 use crate::history::History;
 use crate::session::SCHEMA;
+use crate::text::TextShare;
 use crate::watch::Watch;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -110,7 +111,7 @@ impl History {
         let context = self.session(&limits)?;
         let deadline = Instant::now() + limits.timeout;
         let started = tokio::time::timeout_at(deadline, async {
-            let plan = plan(&context, sql).await?;
+            let plan = plan(&context, sql, limits.memory_bytes).await?;
             run(plan, limits.memory_bytes).await.map_err(HistoryError::of_query)
         });
         let rows = started.await.unwrap_or_else(|_| Err(timed_out(limits.timeout)))?;
@@ -136,21 +137,26 @@ impl History {
 }
 
 pub(crate) fn timed_out(timeout: Duration) -> HistoryError {
-    HistoryError::Limit(format!("the query took longer than its limit of {} s: narrow its time range", timeout.as_secs_f64()))
+    HistoryError::Time(format!("the query took longer than its limit of {} s: narrow its time range", timeout.as_secs_f64()))
 }
 
 /// Plans and checks a statement; nothing has run yet.
-async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, HistoryError> {
-    let state = context.state();
+async fn plan(context: &SessionContext, sql: &str, memory_bytes: usize) -> Result<DataFrame, HistoryError> {
+    let mut state = context.state();
     let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect).map_err(HistoryError::of_query)?;
     let tables = state.resolve_table_references(&statement).map_err(HistoryError::of_query)?;
     let plan = match state.statement_to_plan(statement).await {
         Ok(plan) => plan,
         Err(error) => {
-            tables.iter().try_for_each(|table| check_exists(context, table))?;
+            // Functions that give rows stand among the tables of a statement.
+            let is_function = |table: &&TableReference| state.table_functions().contains_key(table.table());
+            tables.iter().filter(|table| !is_function(table)).try_for_each(|table| check_exists(context, table))?;
             return Err(HistoryError::of_query(error));
         }
     };
+    let n_makers = crate::growth::check(&plan)?;
+    state.config_mut().options_mut().extensions.insert(TextShare::of(memory_bytes, n_makers));
+    state.mark_start_execution();
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).map_err(|error| {
         let what = error.strip_backtrace();

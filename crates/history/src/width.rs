@@ -7,7 +7,7 @@ use crate::error::HistoryError;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Of how many parts the names of WITH may make a query: the product of how often each is used.
 const PARTS_MAX: u64 = 2_000;
@@ -16,12 +16,11 @@ pub(crate) fn check(sql: &str) -> Result<(), HistoryError> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().map_err(|e| HistoryError::User(format!("sql parser error: {e}")))?;
     let words: Vec<Token> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
     let mut n_uses: BTreeMap<String, u64> = BTreeMap::new();
-    for defined in words.windows(3).filter(|w| is(&w[1], Keyword::AS) && w[2] == Token::LParen) {
-        n_uses.extend(name(&defined[0]).map(|name| (name, 0)));
-    }
+    let defined: BTreeSet<usize> = (0..words.len()).filter_map(|at| defined_at(&words, at)).collect();
+    n_uses.extend(defined.iter().filter_map(|at| Some((name(&words[*at])?, 0))));
     let is_behind = |token: &Token| is(token, Keyword::FROM) || is(token, Keyword::JOIN) || *token == Token::Comma;
-    for used in words.windows(2).filter(|w| is_behind(&w[0])) {
-        if let Some(n) = name(&used[1]).and_then(|name| n_uses.get_mut(&name)) {
+    for at in (1..words.len()).filter(|at| is_behind(&words[at - 1]) && !defined.contains(at)) {
+        if let Some(n) = name(&words[at]).and_then(|name| n_uses.get_mut(&name)) {
             *n += 1;
         }
     }
@@ -32,6 +31,19 @@ pub(crate) fn check(sql: &str) -> Result<(), HistoryError> {
     Err(HistoryError::Limit(format!("the names of WITH make more than {PARTS_MAX} parts of the query: use each of them fewer times")))
 }
 
+/// Where the name stands that is defined by the `AS` at `at`: `name AS (`, `name (columns) AS MATERIALIZED (`.
+fn defined_at(words: &[Token], at: usize) -> Option<usize> {
+    let is_hint = |token: &&Token| is(token, Keyword::MATERIALIZED) || is(token, Keyword::NOT);
+    if !is(&words[at], Keyword::AS) || words[at + 1..].iter().find(|token| !is_hint(token)) != Some(&Token::LParen) {
+        return None;
+    }
+    let before = at.checked_sub(1)?;
+    if words[before] != Token::RParen {
+        return Some(before);
+    }
+    words[..before].iter().rposition(|token| *token == Token::LParen)?.checked_sub(1)
+}
+
 fn is(token: &Token, keyword: Keyword) -> bool {
     matches!(token, Token::Word(word) if word.keyword == keyword)
 }
@@ -40,5 +52,27 @@ fn name(token: &Token) -> Option<String> {
     match token {
         Token::Word(word) => Some(word.value.to_lowercase()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Thirty names, each made of `used` of the one before.
+    fn chain(head: &str, used: &str) -> String {
+        let names: Vec<String> =
+            (1..30).map(|i| head.replace('#', &i.to_string()) + &used.replace('#', &(i - 1).to_string()) + ")").collect();
+        format!("WITH v0 AS (SELECT 1 AS a), {} SELECT * FROM v29", names.join(", "))
+    }
+
+    #[test]
+    fn names_count_as_often_as_they_are_used() {
+        for head in ["v# AS (", "v# (a) AS (", "v#(a) AS NOT MATERIALIZED ("] {
+            check(&chain(head, "SELECT a FROM v#")).unwrap();
+            check(&chain(head, "SELECT a FROM v# UNION ALL SELECT a FROM v#")).unwrap_err();
+            check(&chain(head, "SELECT x.a FROM v# x, v# y")).unwrap_err();
+        }
     }
 }

@@ -333,6 +333,69 @@ fn only_questions_are_answered() {
 }
 
 #[test]
+fn what_cannot_be_worked_out_is_told_in_plain_words() {
+    for (sql, want) in [
+        (
+            "SELECT * FROM trades WHERE 1 / (_offset - _offset) = 1",
+            expect![[r#"
+            User: the filter: division by zero
+        "#]],
+        ),
+        (
+            "SELECT * FROM trades WHERE CAST(trade_id AS INT) = 1",
+            expect![[r#"
+            User: the filter: CastError("Cannot cast string '0-3' to value of Int32 type")
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_series('a', 1)",
+            expect![[r#"
+            User: Argument #1 must be an INTEGER, TIMESTAMP, DATE or NULL, got Utf8
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_series(1, 10, 0)",
+            expect![[r#"
+            User: Step cannot be zero
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_series(1, price)",
+            expect![[r#"
+                User: Argument #2 must be an INTEGER or NULL
+            "#]],
+        ),
+        (
+            "SELECT nope FROM generate_series(1, 10)",
+            expect![[r#"
+            User: No field named nope.
+            Valid fields are "generate_series()".value.
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_series(1, 10) WHERE value LIKE 'x'",
+            expect![[r#"
+            User: There isn't a common type to coerce Int64 and Utf8 in LIKE expression
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_series(1, 10), trads",
+            expect![[r#"
+            User: there is no table 'trads', did you mean trades? Tables: alerts, trades, "trades.alerts", "trades.bars.1d", "trades.bars.1d.latest", "trades.bars.1h", "trades.bars.1h.latest", "trades.bars.1m", "trades.bars.1m.latest", trades_alerts, trades_bars_1d, trades_bars_1d_latest, trades_bars_1h, trades_bars_1h_latest, trades_bars_1m, trades_bars_1m_latest
+        "#]],
+        ),
+        (
+            "SELECT * FROM generate_serie(1, 10)",
+            expect![[r#"
+            User: there is no table 'generate_serie'. Tables: alerts, trades, "trades.alerts", "trades.bars.1d", "trades.bars.1d.latest", "trades.bars.1h", "trades.bars.1h.latest", "trades.bars.1m", "trades.bars.1m.latest", trades_alerts, trades_bars_1d, trades_bars_1d_latest, trades_bars_1h, trades_bars_1h_latest, trades_bars_1m, trades_bars_1m_latest
+        "#]],
+        ),
+    ] {
+        check(sql, want);
+    }
+}
+
+#[test]
 fn a_runaway_query_ends_and_appends_go_on() {
     let history = fresh();
     let trades: Vec<_> = (0..20_000).map(|i| trade("A", us(DAY) + i, ONE, ONE, None)).collect();
@@ -355,7 +418,7 @@ fn a_runaway_query_ends_and_appends_go_on() {
         let error = runtime.block_on(task).unwrap().unwrap_err();
         want.assert_eq(&format!("{:?}: {error}", error.kind()));
     };
-    ends(cross, expect!["Limit: the query took longer than its limit of 0.3 s: narrow its time range"]);
+    ends(cross, expect!["Time: the query took longer than its limit of 0.3 s: narrow its time range"]);
     ends(run("SELECT _offset FROM trades"), expect!["Limit: the answer has more than 1000 rows: add LIMIT, or narrow the query"]);
     let limits = QueryLimits { timeout: Duration::from_secs(60), memory_bytes: 1 << 20, rows_max: 1_000 };
     let sorted =

@@ -128,7 +128,8 @@ pub fn fresh() -> Arc<History> {
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).thread_stack_size(mulgil_history::STACK_BYTES).enable_all().build().unwrap()
 }
 
 /// The answer as a table, or the error's kind and words.

@@ -63,7 +63,8 @@ fn broke(error: &tokio::task::JoinError) -> PortError {
 fn port_error(error: HistoryError) -> PortError {
     let kind = match error.kind() {
         ErrorKind::User => PortErrorKind::Invalid,
-        ErrorKind::Limit => PortErrorKind::TooLarge,
+        ErrorKind::Limit => PortErrorKind::Invalid,
+        ErrorKind::Time => PortErrorKind::Timeout,
         ErrorKind::Busy => PortErrorKind::Busy,
         ErrorKind::Internal => PortErrorKind::Internal,
     };

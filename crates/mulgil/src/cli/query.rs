@@ -50,19 +50,29 @@ enum Format {
 }
 
 pub fn query(args: QueryArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let args = Arc::new(args);
     let started = Instant::now();
     let opened = open(&args.at)?;
     let ready = started.elapsed();
     let asked = Instant::now();
     let n_rows = match opened {
-        Source::Folder(history, limits) => runtime.block_on(answer(&history, limits, &args))?,
-        Source::Running(url) => runtime.block_on(super::remote::query(&url, &args.sql, args.format.of_remote()?, args.out.as_deref()))?,
+        Source::Folder(history, limits) => on_query_threads(answer(history, limits, Arc::clone(&args)))?,
+        Source::Running(url) => {
+            let (args, format) = (Arc::clone(&args), args.format.of_remote()?);
+            on_query_threads(async move { super::remote::query(&url, &args.sql, format, args.out.as_deref()).await })?
+        }
     };
     if args.timing {
         eprintln!("{n_rows} rows in {:.3} s (folder opened in {:.3} s)", asked.elapsed().as_secs_f64(), ready.as_secs_f64());
     }
     Ok(())
+}
+
+/// Asks from threads that have the stack for it, not from the caller's.
+pub fn on_query_threads<T: Send + 'static>(asking: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let threads = super::run::runtime("query")?;
+    let asked = threads.spawn(asking);
+    threads.block_on(asked).context("the query broke")?
 }
 
 impl Format {
@@ -129,7 +139,7 @@ impl Entries for Unopened {
     }
 }
 
-async fn answer(history: &Arc<History>, limits: mulgil_history::QueryLimits, args: &QueryArgs) -> Result<u64> {
+async fn answer(history: Arc<History>, limits: mulgil_history::QueryLimits, args: Arc<QueryArgs>) -> Result<u64> {
     let mut batches = history.query(&args.sql, Some(limits)).await?;
     let schema = Arc::clone(batches.schema());
     let mut sink = Sink::open(args.format, args.out.as_deref(), &schema)?;
@@ -144,16 +154,16 @@ async fn answer(history: &Arc<History>, limits: mulgil_history::QueryLimits, arg
 }
 
 enum Sink {
-    Table { schema: SchemaRef, rows: Vec<RecordBatch>, out: Box<dyn Write> },
-    Csv(Box<arrow::csv::Writer<Box<dyn Write>>>),
-    Json(Box<dyn Write>),
+    Table { schema: SchemaRef, rows: Vec<RecordBatch>, out: Box<dyn Write + Send> },
+    Csv(Box<arrow::csv::Writer<Box<dyn Write + Send>>>),
+    Json(Box<dyn Write + Send>),
     Parquet(Box<parquet::arrow::ArrowWriter<File>>),
 }
 
 impl Sink {
     fn open(format: Format, path: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
         let create = |p: &Path| File::create(p).with_context(|| format!("cannot write {}", p.display()));
-        let text = || -> Result<Box<dyn Write>> {
+        let text = || -> Result<Box<dyn Write + Send>> {
             Ok(match path {
                 Some(p) => Box::new(std::io::BufWriter::new(create(p)?)),
                 None => Box::new(std::io::BufWriter::new(std::io::stdout())),

@@ -159,13 +159,11 @@ impl Served {
     }
 }
 
-/// Plans of queries are walked by recursion: as deep as the history lets a query be. Only what is used of it becomes memory.
-const STACK_BYTES: usize = 64 << 20;
-
-fn runtime(name: &str) -> Result<Runtime> {
+/// Threads that the history may be asked on.
+pub fn runtime(name: &str) -> Result<Runtime> {
     const THREADS: usize = 2;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(THREADS).thread_stack_size(STACK_BYTES).thread_name(name);
+    builder.worker_threads(THREADS).thread_stack_size(mulgil_history::STACK_BYTES).thread_name(name);
     Ok(builder.enable_all().build()?)
 }
 

@@ -1,6 +1,7 @@
 //! SQL over a data folder: one statement again and again in one process, or many once with their answers kept.
 
 use crate::cli::Where;
+use crate::cli::query::on_query_threads;
 use crate::config::load;
 use crate::pipeline::folder::{open_history, query_limits};
 use crate::pipeline::plan::Plan;
@@ -33,11 +34,10 @@ pub fn query(args: &QueryArgs) -> Result<serde_json::Value> {
         false => open_history(&config, &Plan::new(&config)?, Arc::new(RealDisk))?,
     };
     history.flush()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let limits = query_limits(&config);
-    match &args.answers {
-        Some(dir) => runtime.block_on(answer_all(&history, &limits, Path::new(&args.sql), dir)),
-        None => runtime.block_on(again_and_again(&history, &limits, &args.sql, args.runs)),
+    let (limits, sql, n_runs) = (query_limits(&config), args.sql.clone(), args.runs);
+    match args.answers.clone() {
+        Some(dir) => on_query_threads(async move { answer_all(&history, &limits, Path::new(&sql), &dir).await }),
+        None => on_query_threads(async move { again_and_again(&history, &limits, &sql, n_runs).await }),
     }
 }
 
@@ -65,7 +65,7 @@ async fn answer_all(history: &Arc<History>, limits: &QueryLimits, statements: &P
         match answer(history, limits, sql, &dir.join(format!("{n}.parquet"))).await {
             Ok(n_rows) => rows += n_rows,
             // A limit was kept: that is an answer, too.
-            Err(error) if matches!(error.downcast_ref(), Some(HistoryError::Limit(_))) => {
+            Err(error) if matches!(error.downcast_ref(), Some(HistoryError::Limit(_) | HistoryError::Time(_))) => {
                 std::fs::write(dir.join(format!("{n}.refused")), format!("{error:#}"))?;
             }
             Err(error) => return Err(error.context(sql.to_owned())),
