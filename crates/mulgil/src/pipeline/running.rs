@@ -13,6 +13,7 @@ use super::stop::Stop;
 use super::tasks::Tasks;
 use super::worker::{Held, ShardVitals, Worker};
 use super::writer::StreamWriter;
+use crate::adapters::idempotency;
 use crate::capture::captures::Captures;
 use crate::capture::notes::CAPTURES;
 use crate::config::checked::Checked;
@@ -81,8 +82,8 @@ impl Running {
         archive.spawn("history-merge", move |stop| run_merges(&history, upkeep_every, &merge_clock, stop))?;
         let (retained, vitals) = (Arc::clone(&folder), shards.clone());
         let decided: Vec<_> = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
-        let retention_every = config.log.retention_every;
-        archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, retention_every, stop))?;
+        let (retention_every, retention_clock) = (config.log.retention_every, Arc::clone(&clock));
+        archive.spawn("log-retention", move |stop| run_retention(&retained, &decided, &vitals, &retention_clock, retention_every, stop))?;
         if let Durability::Relaxed { flush_every } = config.log.durability {
             let journal = Arc::clone(&folder.journal);
             archive.spawn("log-flush", move |stop| run_flushes(&journal, flush_every, stop))?;
@@ -198,11 +199,11 @@ impl Running {
 pub type Shards = Vec<(TopicPartition, Arc<ShardVitals>)>;
 
 /// Drops old rows from the log, but none that a shard's snapshot or the history's files do not cover yet.
-fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, every: Duration, stop: &Stop) -> Result<()> {
-    let mut schemas_from = folder.schemas_from;
+fn run_retention(folder: &Folder, plan: &[(Topic, Topic)], shards: &Shards, clock: &Clock, every: Duration, stop: &Stop) -> Result<()> {
+    let (mut schemas_from, mut keys_from) = (folder.schemas_from, Offset::ZERO);
     while !stop.wait(every) {
         let floor = |at: &TopicPartition| lowest_needed(at, folder, plan, shards, schemas_from);
-        let retained = folder.journal.retain(&floor).context("cannot drop old rows from the log")?;
+        let Some(retained) = unless_full(idempotency::retain(&folder.journal, clock(), &mut keys_from, &floor))? else { continue };
         let held = |topic: &str| retained.held_by.as_ref().is_some_and(|(at, _)| at.topic.as_str() == topic);
         if held(SCHEMAS) {
             schemas_from = unless_full(folder.schemas.record(&*folder.journal))?.unwrap_or(schemas_from);
