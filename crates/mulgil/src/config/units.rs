@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use mulgil_model::time::parse_duration;
+use std::io::Read;
 use std::time::Duration;
 
 /// `500ms`, `10s`, `7d`.
@@ -44,10 +45,18 @@ pub fn looked_up(key: &str, text: &str) -> Result<String> {
             std::env::var(name).with_context(|| format!("'{key}' refers to the environment variable {name}, which is not set"))?
         }
         Reference::File(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("'{key}' refers to the file {path}, which cannot be read"))?;
+            let text = read_small(path).with_context(|| format!("'{key}' refers to the file {path}, which cannot be read"))?;
             text.trim().to_owned()
         }
     })
+}
+
+/// A secret's file, or the start of what never ends, such as /dev/zero.
+fn read_small(path: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let is_small = text.len() as u64 <= SECRET_FILE_BYTES_MAX;
+    is_small.then_some(text).ok_or_else(|| std::io::Error::other(format!("it has more than {SECRET_FILE_BYTES_MAX} bytes")))
 }
 
 /// Where a secret stands.
@@ -63,6 +72,8 @@ pub fn reference<'a>(key: &str, text: &'a str) -> Result<Reference<'a>> {
 }
 
 const SECRET_BYTES_MIN: usize = 16;
+/// A key, an address or a certificate, with room to spare.
+const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -79,6 +90,19 @@ mod tests {
             "'20 gigs' in 'log.segment' is not a size: write a whole number and a unit, such as 512MB or 20GB"
         );
         assert!(bytes("k", "99999999999TB").is_err());
+    }
+
+    #[test]
+    fn a_secret_s_file_is_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let looked_up = |path: &str| looked_up("serve.keys.a", &format!("file:{path}")).map_err(|error| format!("{error:#}"));
+        for (n, is_taken) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+            std::fs::write(&path, "x".repeat(n)).unwrap();
+            assert_eq!(looked_up(path.to_str().unwrap()).is_ok(), is_taken, "{n} bytes");
+        }
+        let endless = looked_up("/dev/zero").unwrap_err();
+        assert_eq!(endless, "'serve.keys.a' refers to the file /dev/zero, which cannot be read: it has more than 65536 bytes");
     }
 
     #[test]
