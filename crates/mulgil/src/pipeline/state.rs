@@ -2,6 +2,8 @@
 //!
 //! A snapshot is applied as one atomic batch and synced, so that the tree always holds each shard's whole state as of one position.
 
+mod doubt;
+
 use anyhow::{Context, Result};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use mulgil_engine::error::EngineError;
@@ -50,9 +52,9 @@ impl StateFolder {
 
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
         let hint = || format!("cannot open the state folder {}; it can be deleted, and is rebuilt from the log then", dir.display());
-        let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open().with_context(hint)?;
-        let entries = database.keyspace("shards", KeyspaceCreateOptions::default).with_context(hint)?;
-        Ok(Self::over(Arc::new(Tree { dir: dir.to_owned(), database, entries })))
+        doubt::resolve(dir).with_context(hint)?;
+        let tree = Tree::open(dir, cache_bytes).with_context(hint)?;
+        Ok(Self::over(Arc::new(Noting { entries: Arc::new(tree), dir: dir.to_owned() })))
     }
 
     /// The part of the folder that belongs to the shard of `input`.
@@ -67,6 +69,51 @@ impl StateFolder {
 
 /// Room that one snapshot and the merging after it may take.
 const ROOM_BYTES: u64 = 8 << 20;
+
+impl Tree {
+    fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
+        let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open()?;
+        let entries = database.keyspace("shards", KeyspaceCreateOptions::default)?;
+        Ok(Self { dir: dir.to_owned(), database, entries })
+    }
+}
+
+impl Drop for Tree {
+    /// What failed in its background is told to the next who writes; there may be none.
+    fn drop(&mut self) {
+        if self.database.persist(PersistMode::SyncData).is_err() {
+            doubt::note(&self.dir);
+        }
+    }
+}
+
+/// Leaves a note of a failed write for the next process.
+struct Noting {
+    entries: Arc<dyn Entries>,
+    dir: PathBuf,
+}
+
+impl Entries for Noting {
+    fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
+        self.entries.apply(changes).inspect_err(|_| doubt::note(&self.dir))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.entries.get(key)
+    }
+
+    fn range(&self, from: Bound<&[u8]>, to: Bound<Vec<u8>>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        self.entries.range(from, to, each)
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.entries.disk_bytes()
+    }
+
+    fn has_room(&self) -> bool {
+        self.entries.has_room()
+    }
+}
 
 impl Entries for Tree {
     fn has_room(&self) -> bool {
