@@ -66,8 +66,9 @@ pub struct SnapshotReader {
     n_reading: usize,
     events: Receiver<Event>,
     sender: Sender<Event>,
-    /// The newest chunk is held back until there is a newer one: only then it is known not to be the last.
-    held: Option<Held>,
+    /// The newest chunks are held back until there is a newer one: only then they are known not to be the last. Small ones, as many small
+    /// tables have them, become one batch, since each batch carries the notes of all tables.
+    held: Vec<Chunk>,
     ready: VecDeque<Batch>,
     n_chunks: u64,
     is_finished: bool,
@@ -88,12 +89,6 @@ struct Holder {
     _connection: Connection,
     snapshot: Arc<str>,
     view: usize,
-}
-
-struct Held {
-    chunk: Chunk,
-    /// Ends of parts that brought no rows, told behind the chunk.
-    ends: Vec<From>,
 }
 
 impl SnapshotReader {
@@ -119,7 +114,7 @@ impl SnapshotReader {
             n_reading: 0,
             events,
             sender,
-            held: None,
+            held: Vec::new(),
             ready: VecDeque::new(),
             n_chunks: 0,
             is_finished: false,
@@ -302,15 +297,12 @@ impl SnapshotReader {
         if self.runs[chunk.from.table].generation != chunk.from.generation {
             return;
         }
-        if chunk.rows.is_empty() {
-            match &mut self.held {
-                Some(held) => held.ends.push(chunk.from),
-                None => self.note(chunk.from, 0, None, true),
-            }
-            return;
+        let n_rows: usize = self.held.iter().map(|c| c.rows.len()).sum();
+        let n_bytes: usize = self.held.iter().map(|c| c.n_bytes).sum();
+        if n_rows + chunk.rows.len() > self.settings.chunk_rows || n_bytes + chunk.n_bytes > self.settings.chunk_bytes {
+            self.flush(Snapshot::Initial);
         }
-        self.flush(Snapshot::Initial);
-        self.held = Some(Held { chunk, ends: Vec::new() });
+        self.held.push(chunk);
     }
 
     async fn ended(&mut self, ended: Ended) -> Result<(), SnapshotError> {
@@ -372,28 +364,25 @@ impl SnapshotReader {
         self.is_finished = true;
     }
 
-    /// Gives the chunk that is held back.
+    /// Gives the chunks that are held back.
     fn flush(&mut self, mark: Snapshot) {
-        let Some(Held { chunk, ends }) = self.held.take() else { return };
-        let is_current = self.runs[chunk.from.table].generation == chunk.from.generation;
-        let plan = self.runs[chunk.from.table].plan.clone().filter(|_| is_current);
-        let n_rows = chunk.rows.len() as u64;
-        if is_current {
-            self.note(chunk.from, n_rows, chunk.upto, chunk.is_end);
-        }
-        for end in ends {
-            self.note(end, 0, None, true);
-        }
-        let Some(plan) = plan else { return };
+        let mut changes = Vec::with_capacity(self.held.iter().map(|c| c.rows.len()).sum());
         let origin = self.origin(mark);
-        let mut changes = Vec::with_capacity(chunk.rows.len());
-        for row in chunk.rows {
-            let what = What::Row { table: plan.table.clone(), before: None, after: Some(row) };
-            changes.push(Change { op: Op::Read, what, position: self.step(), origin: origin.clone() });
+        for chunk in std::mem::take(&mut self.held) {
+            let run = &self.runs[chunk.from.table];
+            let Some(plan) = run.plan.clone().filter(|_| run.generation == chunk.from.generation) else { continue };
+            self.note(chunk.from, chunk.rows.len() as u64, chunk.upto, chunk.is_end);
+            self.n_chunks += u64::from(!chunk.rows.is_empty());
+            for row in chunk.rows {
+                let what = What::Row { table: plan.table.clone(), before: None, after: Some(row) };
+                changes.push(Change { op: Op::Read, what, position: self.step(), origin: origin.clone() });
+            }
         }
-        self.n_chunks += 1;
-        let batch = self.batch(changes);
-        self.ready.push_back(batch);
+        // Ends of empty parts alone are told with the next rows.
+        if !changes.is_empty() {
+            let batch = self.batch(changes);
+            self.ready.push_back(batch);
+        }
     }
 
     /// Notes rows as given, up to this key or to the part's end.

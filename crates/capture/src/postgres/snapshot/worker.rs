@@ -46,6 +46,8 @@ pub(super) enum Event {
 pub(super) struct Chunk {
     pub from: From,
     pub rows: Vec<Row>,
+    /// What the rows take in memory, about.
+    pub n_bytes: usize,
     /// The key of the last row; `None` at the end of the part, and for tables without a key.
     pub upto: Option<KeyText>,
     pub is_end: bool,
@@ -94,7 +96,7 @@ impl Job {
             n_bytes += row_bytes;
             chunk.push(row);
             if chunk.len() >= self.settings.chunk_rows || n_bytes >= self.settings.chunk_bytes {
-                let full = Chunk { from: self.from, rows: std::mem::take(&mut chunk), upto: rows.key()?, is_end: false };
+                let full = Chunk { from: self.from, rows: std::mem::take(&mut chunk), n_bytes, upto: rows.key()?, is_end: false };
                 n_bytes = 0;
                 if events.send(Event::Chunk(full)).await.is_err() {
                     return Ok(Outcome::Read);
@@ -102,7 +104,7 @@ impl Job {
             }
         }
         connection.query("COMMIT").await?;
-        let last = Chunk { from: self.from, rows: chunk, upto: None, is_end: true };
+        let last = Chunk { from: self.from, rows: chunk, n_bytes, upto: None, is_end: true };
         events.send(Event::Chunk(last)).await.ok();
         Ok(Outcome::Read)
     }
