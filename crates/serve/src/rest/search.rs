@@ -57,6 +57,7 @@ pub struct Cursor {
 #[utoipa::path(get, path = "/api/v1/stock/search", tag = "stock", params(SearchQuery), responses(
     (status = 200, description = "`{data, count, filters, cursor}`; cursor is null on the last page. Ticks have event_time, event_id, ticker, price, volume, trade_type, trade_id, market_code, currency_code; candles have ticker, start, event_time (the end), open, high, low, close, volume, amount, vwap, count, buy_volume, sell_volume, revision. Decimals are exact numbers.", body = serde_json::Value),
     (status = 400, description = "A parameter cannot be used.", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It took too long.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn search(State(app): State<Arc<App>>, Params(query): Params<SearchQuery>) -> Result<Response, Problem> {
     let request = read(&app, &query)?;

@@ -52,7 +52,7 @@ enum Format {
 /// (CSV and Arrow answers break off instead).
 #[utoipa::path(post, path = "/api/v1/sql", tag = "history", request_body = SqlBody, responses(
     (status = 200, description = "The rows.", content((serde_json::Value = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
-    (status = 422, description = "The query cannot be run.", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The query cannot be run, or not within its limits of memory and rows.", body = Problem, content_type = "application/problem+json"),
     (status = 504, description = "It took too long.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn sql(State(app): State<Arc<App>>, Json(body): Json<SqlBody>) -> Result<Response, Problem> {

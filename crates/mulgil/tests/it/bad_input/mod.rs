@@ -113,8 +113,11 @@ fn told(status: u16, body: &[u8]) -> String {
         _ => format!("{status} {json:.200}"),
     };
     // Which of the two a query meets first is a matter of the machine.
-    if said.contains("the query took longer than its limit") || said.contains("the query needs more memory than its limit") {
-        return format!("{status} a limit of time or memory");
+    for (words, own) in [("the query took longer than its limit", 504), ("the query needs more memory than its limit", 422)] {
+        if said.contains(words) {
+            assert_eq!(status, own, "{said}");
+            return "a limit of time or memory".to_owned();
+        }
     }
     for problem in json["problems"].as_array().into_iter().flatten().take(3) {
         write!(said, " | {}:{} {}", problem["line"], problem["column"], without_lead(problem["reason"].as_str().unwrap())).unwrap();
