@@ -21,3 +21,4 @@ mod postgres_stream;
 mod postgres_stream_accidents;
 mod postgres_stream_kit;
 mod postgres_stream_whole;
+mod postgres_stream_tls;

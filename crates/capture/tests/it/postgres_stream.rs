@@ -452,3 +452,34 @@ fn the_table_of_types_is_the_servers() {
         }
     }
 }
+
+#[test]
+fn replica_identity_and_publication_change_while_it_streams() {
+    let (db, mut c) =
+        begun("changing", "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY)", &["public.t", "public.u"]);
+    check(
+        &mut c,
+        &db,
+        &format!(
+            "INSERT INTO t VALUES (1,'a'); UPDATE t SET v = 'b';
+             ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET v = 'c';
+             ALTER TABLE t REPLICA IDENTITY DEFAULT; DELETE FROM t;
+             ALTER PUBLICATION mulgil_{db} DROP TABLE u; INSERT INTO u VALUES (1);
+             ALTER PUBLICATION mulgil_{db} ADD TABLE u; INSERT INTO u VALUES (2)"
+        ),
+        "c public.t 1|a
+         u public.t 1|b
+         u public.t [1|b] 1|c
+         d public.t [1|…]
+         c public.u 2",
+    );
+    // At the next start what the publication lacks is named, or added where it is ours to manage.
+    c.drop_source();
+    SERVER.sql_in(&db, &format!("ALTER PUBLICATION mulgil_{db} DROP TABLE u")).unwrap();
+    c.settings.manages = false;
+    let error = c.open().unwrap_err();
+    assert!(error.message.contains("lacks public.u") && error.message.contains("ADD TABLE \"public\".\"u\""), "{error}");
+    c.settings.manages = true;
+    c.open_patiently();
+    check(&mut c, &db, "INSERT INTO u VALUES (3)", "c public.u 3");
+}
