@@ -4,8 +4,9 @@ use super::supervisor::{Open, Opening};
 use crate::config::captured::{CapturePlan, Database, GtidMode, SnapshotMode};
 use crate::config::units::looked_up;
 use anyhow::{Context, Result};
+use mulgil_capture::postgres::snapshot::mode::Mode;
 use mulgil_capture::postgres::streams::Spill;
-use mulgil_capture::source::{Missing, Source, SourceError};
+use mulgil_capture::source::{Missing, SourceError};
 use mulgil_capture::{mysql, postgres};
 use mulgil_disk::RealDisk;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,7 @@ pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
         let (plan, dir) = (plan.clone(), dir.clone());
         Box::pin(async move {
             match settings(&plan, &dir).map_err(|e| SourceError::config(format!("{e:#}")))? {
-                Settings::Postgres(settings) => {
-                    let prepared = postgres::stream::prepare(settings, resume.as_ref()).await?;
-                    Ok(Box::new(prepared.stream(link).await?) as Box<dyn Source>)
-                }
+                Settings::Postgres(settings) => postgres::source::open(settings, resume, link).await,
                 Settings::Mysql(settings) => mysql::open(settings, resume, link).await,
             }
         })
@@ -31,7 +29,7 @@ pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
 /// What the database lacks for this plan.
 pub async fn check(plan: &CapturePlan, dir: &Path) -> Result<Vec<Missing>> {
     Ok(match settings(plan, dir)? {
-        Settings::Postgres(_) => vec![],
+        Settings::Postgres(settings) => postgres::check::check(&settings).await?,
         Settings::Mysql(settings) => mysql::check(&settings).await?,
     })
 }
@@ -52,6 +50,14 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             let mut settings = postgres::settings::PostgresSettings::new(&plan.name, address, spill);
             (settings.slot, settings.publication) = (slot.clone(), publication.clone());
             (settings.tables, settings.heartbeat) = (plan.tables.clone(), plan.heartbeat);
+            settings.signal_table.clone_from(&plan.signals);
+            settings.mode = match plan.snapshot {
+                SnapshotMode::Always => Mode::Always,
+                SnapshotMode::Initial => Mode::Initial,
+                SnapshotMode::InitialOnly => Mode::InitialOnly,
+                SnapshotMode::NoData => Mode::NoData,
+                SnapshotMode::WhenNeeded => Mode::WhenNeeded,
+            };
             Settings::Postgres(settings)
         }
         Database::Mysql { server_id, gtid } => {

@@ -246,6 +246,9 @@ impl Supervisor {
 
 /// A broken log ends everything; a full disk is waited out.
 fn ended_by(error: anyhow::Error) -> End {
+    if let Some(SourceError { kind, message }) = error.downcast_ref() {
+        return End::Failed(SourceError { kind: *kind, message: message.clone() });
+    }
     match error.downcast_ref::<LogError>() {
         Some(full @ LogError::DiskFull { .. }) => End::Failed(SourceError::retry(full.to_string())),
         Some(same @ LogError::AlreadyCommitted { .. }) => {

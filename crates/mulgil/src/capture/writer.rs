@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use mulgil_capture::change::{Change, What};
 use mulgil_capture::envelope::avro::ChangeEncoder;
 use mulgil_capture::envelope::key::push_key;
-use mulgil_capture::table::TableId;
+use mulgil_capture::table::{Table, TableId};
 use mulgil_log::{Append, Commit, Log, RecordsBuilder};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
 use mulgil_model::time::{EventTime, ReceiveTime};
@@ -50,7 +50,7 @@ impl ChangeWriter {
             encoder: ChangeEncoder::default(),
             tables: BTreeMap::new(),
             messages: Topic::new(&format!("{}.{MESSAGE}", capture.name))?,
-            rows: of_ours.map(|stream| TableRows::new(stream, plan, schemas)).collect::<Result<_>>()?,
+            rows: of_ours.filter_map(|stream| TableRows::new(stream, plan, schemas).transpose()).collect::<Result<_>>()?,
             learned: BTreeSet::new(),
             key: Vec::new(),
             value: Vec::new(),
@@ -59,16 +59,29 @@ impl ChangeWriter {
 
     /// The commit of some changes, without its progress, and the rows that it brings to streams, whose appends are its first.
     pub fn commit_of(&mut self, changes: &[Change], received: ReceiveTime) -> Result<(Commit, Vec<Dealt>)> {
-        let mut topics: BTreeMap<Topic, RecordsBuilder> = BTreeMap::new();
+        let mut topics: Vec<(Topic, RecordsBuilder)> = Vec::new();
+        // Changes of one shape of a table mostly come many in a row: its topic and schema are looked for once.
+        let mut last: Option<(Option<*const Table>, usize)> = None;
         for change in changes {
-            let topic = self.topic(change)?;
-            self.learn(&topic, change)?;
+            let shape = shape(change);
+            let at = match last {
+                Some((known, at)) if known == shape => at,
+                _ => {
+                    let topic = self.topic(change)?;
+                    self.learn(&topic, change)?;
+                    let at = topics.iter().position(|(t, _)| *t == topic).unwrap_or(topics.len());
+                    if at == topics.len() {
+                        topics.push((topic, RecordsBuilder::new()));
+                    }
+                    last = Some((shape, at));
+                    at
+                }
+            };
             self.key.clear();
             self.value.clear();
             push_key(&mut self.key, change);
             self.encoder.encode(change, &mut self.value)?;
-            let committed = EventTime(change.origin.committed_us);
-            topics.entry(topic).or_default().push(&self.key, &[], &self.value, committed, received);
+            topics[at].1.push(&self.key, &[], &self.value, EventTime(change.origin.committed_us), received);
         }
         let (mut commit, mut dealt, mut problems) = (Commit::default(), Vec::new(), Vec::new());
         for rows in &mut self.rows {
@@ -111,5 +124,13 @@ impl ChangeWriter {
             self.learned.insert((topic.clone(), wire.id));
         }
         Ok(())
+    }
+}
+
+/// The address of the shape that a change's rows have, which lives as long as the change; None for a message.
+fn shape(change: &Change) -> Option<*const Table> {
+    match &change.what {
+        What::Row { table, .. } | What::Truncate { table, .. } => Some(Arc::as_ptr(table)),
+        What::Message { .. } => None,
     }
 }

@@ -1,9 +1,11 @@
 //! A captured database as it is configured. What its sources default to by themselves (sizes of batches, time limits) stands with them.
 
 use super::units::{duration, reference};
-use super::written::SourceSection;
+use super::written::{SourceSection, StreamSection};
 use anyhow::{Context, Result, bail, ensure};
+use mulgil_capture::typed::{Changes, OnBreak};
 use mulgil_model::ids::Topic;
+use mulgil_model::schema::StreamKind;
 use std::time::Duration;
 
 /// The longest name of a source: it is a part of its topics' names, of its slot's and of its owner's.
@@ -54,6 +56,8 @@ pub struct Origin {
     pub source: String,
     /// `public.stock_trades`
     pub table: String,
+    pub changes: Changes,
+    pub on_break: OnBreak,
 }
 
 impl CapturePlan {
@@ -123,7 +127,14 @@ impl CapturePlan {
 
 impl Origin {
     /// `exchange.public.stock_trades` → `exchange` and `public.stock_trades`; the source must be one of `captures`.
-    pub fn parse(stream: &str, from: &str, captures: &[CapturePlan]) -> Result<Self> {
+    pub fn parse(stream: &str, s: &StreamSection, kind: StreamKind, captures: &[CapturePlan]) -> Result<Option<Self>> {
+        let Some(from) = s.from.as_deref() else {
+            let key = s.changes.as_ref().map(|_| "changes").or_else(|| s.on_break.as_ref().map(|_| "on_break"));
+            return match key {
+                Some(key) => bail!("[stream.{stream}] {key} is about a captured table: name it with from"),
+                None => Ok(None),
+            };
+        };
         let (source, table) = from.split_once('.').with_context(|| {
             format!(
                 "[stream.{stream}] from '{from}' names no table: write \"SOURCE.SCHEMA.TABLE\", such as \"exchange.public.stock_trades\""
@@ -136,7 +147,17 @@ impl Origin {
             if known.is_empty() { format!("add [source.{source}]") } else { format!("there are {}", known.join(", ")) }
         );
         ensure!(table.contains('.'), "[stream.{stream}] from '{from}' has no schema: write \"{source}.SCHEMA.{table}\"");
-        Ok(Self { source: source.to_owned(), table: table.to_owned() })
+        let changes = match s.changes.as_deref() {
+            None => Changes::default_of(kind),
+            Some(text) => Changes::parse(text)
+                .with_context(|| format!("[stream.{stream}] changes '{text}' is not known: use inserts, upserts or all"))?,
+        };
+        let on_break = match s.on_break.as_deref().unwrap_or("dead_letters") {
+            "dead_letters" => OnBreak::DeadLetter,
+            "stop" => OnBreak::Stop,
+            other => bail!("[stream.{stream}] on_break '{other}' is not known: use dead_letters, or stop (which stops the source)"),
+        };
+        Ok(Some(Self { source: source.to_owned(), table: table.to_owned(), changes, on_break }))
     }
 }
 

@@ -295,7 +295,7 @@ fn stream(name: &str, s: &written::StreamSection, captures: &[CapturePlan]) -> R
     for column in input.columns.keys().chain(input.constants.keys()) {
         schema.column(column)?;
     }
-    let from = s.from.as_deref().map(|from| Origin::parse(name, from, captures)).transpose()?;
+    let from = Origin::parse(name, s, schema.kind, captures)?;
     Ok(StreamPlan {
         schema,
         from,

@@ -128,7 +128,12 @@ impl SourceSection {
 pub struct StreamSection {
     /// `trade` or `plain`.
     pub kind: Option<String>,
+    /// A table of a captured database: `exchange.public.stock_trades`.
     pub from: Option<String>,
+    /// Which of its changes become rows: `inserts`, `upserts` or `all`.
+    pub changes: Option<String>,
+    /// What becomes of changes whose table no longer fits: `dead_letters`, or `stop` the source.
+    pub on_break: Option<String>,
     pub key: Option<String>,
     pub event_time: Option<String>,
     /// Stream column = name in the input.

@@ -1,11 +1,14 @@
 //! Captured databases, whole: a real server, the real binary, kills of both; and in the log every change exactly once, in the order of commits.
 
-use crate::program::{PATIENCE, Server, fails, file, mulgil, ok, output, text, until};
+mod kills;
+mod presets;
+
+use crate::program::{Server, fails, file, ok, output, text, until};
 use mulgil_servers::{Postgres, Settings};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// A database, its configuration and its data folder.
+/// A database's configuration and the data folder of whoever captures it.
 struct World {
     dir: tempfile::TempDir,
     config: PathBuf,
@@ -24,30 +27,33 @@ impl World {
     }
 
     fn start(&self) -> Server {
-        self.start_with(&[])
+        Server::start_with(&self.config, &self.data(), &[], &[("DATABASE_URL", self.url.as_str())])
     }
 
-    fn start_with(&self, env: &[(&str, &str)]) -> Server {
-        let env: Vec<_> = env.iter().copied().chain([("DATABASE_URL", self.url.as_str())]).collect();
-        Server::start_with(&self.config, &self.data(), &[], &env)
-    }
-
-    /// The values of all events of a topic, tombstones left out.
-    fn events(&self, topic: &str) -> Vec<Value> {
-        let args = ["log", "cat", topic, "-n", "1000000", "-c", text(&self.config), "--data", text(&self.data())];
-        let out = output(&args);
+    /// The records of a topic as they are printed; none while there is no such topic.
+    fn cat(&self, topic: &str) -> Vec<Value> {
+        let data = self.data();
+        let out = output(&["log", "cat", topic, "-n", "1000000", "-c", text(&self.config), "--data", text(&data)]);
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr).into_owned();
             assert!(said.contains("has no topic"), "{said}");
             return vec![];
         }
         let lines = String::from_utf8(out.stdout).unwrap();
-        let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["value"].clone());
-        values.filter(|value| !value.is_null()).collect()
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The values of all events of a topic, tombstones left out.
+    fn events(&self, topic: &str) -> Vec<Value> {
+        self.cat(topic).into_iter().map(|mut line| line["value"].take()).filter(|value| !value.is_null()).collect()
     }
 
     fn until_events(&self, topic: &str, n: usize) -> Vec<Value> {
         until(&format!("{n} events in {topic}"), || Some(self.events(topic)).filter(|events| events.len() >= n))
+    }
+
+    fn until_rows(&self, topic: &str, n: usize) -> Vec<Value> {
+        until(&format!("{n} rows in {topic}"), || Some(self.cat(topic)).filter(|rows| rows.len() >= n))
     }
 }
 
@@ -59,50 +65,120 @@ tables = ["public.stock_trades"]
 heartbeat = "500ms"
 "#;
 
-const STOCK_TRADES: &str =
-    "CREATE TABLE stock_trades (trade_id int PRIMARY KEY, ticker text NOT NULL, price numeric(15,2) NOT NULL, volume int)";
+const STOCK_TRADES: &str = "CREATE TABLE stock_trades (trade_id int PRIMARY KEY, ticker text NOT NULL, price numeric(15,2) NOT NULL, volume int, \
+                            at timestamptz NOT NULL DEFAULT now(), note text)";
 
-fn exchange(server: &Postgres) -> World {
+fn exchange(server: &Postgres, more: &str) -> World {
     server.sql(STOCK_TRADES).unwrap();
-    World::new(EXCHANGE, server.url("postgres"))
+    World::new(&format!("{EXCHANGE}{more}"), server.url("postgres"))
 }
 
 const TOPIC: &str = "exchange.public.stock_trades";
 
+fn until_it_streams(server: &Postgres) {
+    until("the slot streams", || (server.sql("SELECT count(*) FROM pg_replication_slots WHERE active").unwrap() == "1").then_some(()));
+}
+
 #[test]
 fn changes_of_postgres_are_in_the_log_as_debezium_writes_them() {
     let server = Postgres::start(&Settings::default()).unwrap();
-    let world = exchange(&server);
+    let world = exchange(&server, "");
     let running = world.start();
-    until("the slot streams", || streams(&server).then_some(()));
-    server.sql("INSERT INTO stock_trades VALUES (1, '005930', 71500.50, 10)").unwrap();
+    until_it_streams(&server);
+    server.sql("INSERT INTO stock_trades VALUES (1, '005930', 71500.50, 10, '2026-01-05T09:00:00.123456Z')").unwrap();
     server.sql("UPDATE stock_trades SET volume = 11; DELETE FROM stock_trades").unwrap();
     let events = world.until_events(TOPIC, 3);
     let ops: Vec<&str> = events.iter().map(|e| e["op"].as_str().unwrap()).collect();
     assert_eq!(ops, ["c", "u", "d"]);
-    assert_eq!(events[0]["after"], json!({"trade_id": 1, "ticker": "005930", "price": "71500.50", "volume": 10}));
+    let after =
+        json!({"trade_id": 1, "ticker": "005930", "price": "71500.50", "volume": 10, "at": "2026-01-05T09:00:00.123456Z", "note": null});
+    assert_eq!(events[0]["after"], after);
     assert_eq!(events[1]["after"]["volume"], json!(11));
     assert_eq!((&events[0]["source"]["connector"], &events[0]["source"]["table"]), (&json!("postgresql"), &json!("stock_trades")));
+    let listed = ok(&["capture", "ls", "-c", text(&world.config), "--data", text(&world.data())]);
+    assert!(listed.starts_with("exchange ") && listed.contains("behind"), "{listed}");
     running.stop();
 }
 
-fn streams(server: &Postgres) -> bool {
-    server.sql("SELECT count(*) FROM pg_replication_slots WHERE active").unwrap() == "1"
+#[test]
+fn a_table_becomes_a_typed_stream() {
+    let server = Postgres::start(&Settings::default()).unwrap();
+    let stream = r#"
+[stream.trades]
+from = "exchange.public.stock_trades"
+kind = "trade"
+partitions = 1
+decimals = { price = 2, quantity = 0 }
+columns = { symbol = "ticker", quantity = "volume", event_time = "at" }
+types = { op = "text", snapshot = "bool" }
+
+[stream.holdings]
+from = "exchange.public.stock_trades"
+changes = "all"
+kind = "plain"
+partitions = 1
+key = "id"
+event_time = "committed"
+columns = { id = "trade_id", committed = "@committed" }
+types = { id = "text", committed = "timestamp", op = "text", is_deleted = "bool", volume = "int?" }
+"#;
+    let world = exchange(&server, stream);
+    let running = world.start();
+    until_it_streams(&server);
+    server.sql("ALTER TABLE stock_trades REPLICA IDENTITY FULL").unwrap();
+    server.sql("INSERT INTO stock_trades VALUES (1, '005930', 71500.50, 10, '2026-01-05T09:00:00Z'), (2, 'AAPL', 1, NULL, now())").unwrap();
+    server.sql("UPDATE stock_trades SET volume = 11 WHERE trade_id = 1; DELETE FROM stock_trades WHERE trade_id = 2").unwrap();
+    let trades = world.until_rows("trades", 1);
+    let fields = ["symbol", "event_time", "price", "quantity", "trade_id", "op", "snapshot"].map(|name| trades[0][name].clone());
+    assert_eq!(json!(fields), json!(["005930", "2026-01-05T09:00:00Z", 71500.50, 10, "1", "c", false]));
+    let holdings = world.until_rows("holdings", 4);
+    let seen: Vec<_> = holdings.iter().map(|r| (r["id"].as_str().unwrap(), r["op"].as_str().unwrap(), r["volume"].as_i64())).collect();
+    assert_eq!(seen, [("1", "c", Some(10)), ("2", "c", None), ("1", "u", Some(11)), ("2", "d", None)]);
+    // A trade without a quantity is none: it is kept with its reason.
+    let listed = ok(&["dlq", "list", "-c", text(&world.config), "--data", text(&world.data())]);
+    assert!(listed.contains("capture exchange") && listed.contains("'volume' is required"), "{listed}");
+    assert_eq!(world.cat("trades").len(), 1, "an update of a trade is no trade");
+    running.stop();
 }
 
-/// The table that the events make when they are followed one by one, from an empty one; an event that does not fit fails the test.
-fn folded(events: &[Value]) -> std::collections::BTreeMap<i64, Value> {
-    let mut rows = std::collections::BTreeMap::new();
-    for event in events {
-        let id = |side: &str| event[side]["trade_id"].as_i64().unwrap();
-        match event["op"].as_str().unwrap() {
-            "c" => assert!(rows.insert(id("after"), event["after"].clone()).is_none(), "created twice: {event}"),
-            "r" => drop(rows.insert(id("after"), event["after"].clone())),
-            "u" => assert!(rows.insert(id("after"), event["after"].clone()).is_some(), "updated what is not there: {event}"),
-            "d" => assert!(rows.remove(&id("before")).is_some(), "deleted what is not there: {event}"),
-            "t" => rows.clear(),
-            other => panic!("an event of kind {other}: {event}"),
-        }
-    }
-    rows
+#[test]
+fn a_source_that_cannot_be_opened_stops_no_other() {
+    let server = Postgres::start(&Settings::default()).unwrap();
+    let other = "[source.gone]\ntype = \"postgres\"\nurl = \"env:NOT_SET_ANYWHERE\"\ntables = [\"public.t\"]\n";
+    let world = exchange(&server, other);
+    let running = world.start();
+    until_it_streams(&server);
+    server.sql("INSERT INTO stock_trades VALUES (1, 'A', 1, 1)").unwrap();
+    world.until_events(TOPIC, 1);
+    let health = until("the other one is told of", || {
+        let body = get(&format!("{}/health/ready", running.url));
+        body.contains("NOT_SET_ANYWHERE").then_some(body)
+    });
+    assert!(health.contains("capture gone") && health.contains("capture exchange"), "{health}");
+    running.stop();
+}
+
+fn get(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
+}
+
+#[test]
+fn check_names_what_the_database_lacks_and_the_statement_that_mends_it() {
+    let server = Postgres::start(&Settings::default().with("wal_level", "replica")).unwrap();
+    let world = exchange(&server, "");
+    let command = |world: &World| {
+        let data = world.data();
+        let mut command = crate::program::mulgil();
+        command.args(["check", "-c", text(&world.config), "--data", text(&data)]).env("DATABASE_URL", &world.url);
+        let out = command.output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap())
+    };
+    let (_, said) = command(&world);
+    assert!(said.contains("FAIL  database of [source.exchange]") && said.contains("ALTER SYSTEM SET wal_level"), "{said}");
+    let world = World::new(EXCHANGE, "postgres://nobody@127.0.0.1:1/x".to_owned());
+    let (succeeded, said) = command(&world);
+    assert!(!succeeded && said.contains("nobody@127.0.0.1:1"), "{said}");
+    let said = fails(&["capture", "forget", "exchange", "-c", text(&world.config), "--data", text(&world.data())]);
+    assert!(said.contains("nothing of a captured database 'exchange'"), "{said}");
 }

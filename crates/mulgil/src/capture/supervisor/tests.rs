@@ -47,7 +47,7 @@ impl Source for Script {
 }
 
 fn batch(numbers: &[u64]) -> Batch {
-    let column = |name: &str, kind, is_key| Column { name: name.into(), kind, is_nullable: !is_key, is_key, native: "x".into() };
+    let column = |name: &str, kind, is_key: bool| Column { name: name.into(), kind, is_nullable: !is_key, is_key, native: "x".into() };
     let id = TableId { database: "d".into(), schema: "public".into(), table: "t".into() };
     let table = Arc::new(Table { id, version: 1, columns: vec![column("id", Kind::Int64, true), column("s", Kind::Text, false)] });
     let place = Place::Postgres { database: "d".into(), commit_lsn: 1, txid: Some(1) };
