@@ -137,9 +137,9 @@ impl Assembler {
         }
     }
 
-    /// Nothing of a transaction has been read that is not also ended.
+    /// Nothing of a transaction has been read or given out that is not also ended.
     pub fn is_between(&self) -> bool {
-        self.open.is_none()
+        self.open.is_none() && self.skip == 0
     }
 
     /// Gives out what has come of the open transaction.

@@ -237,10 +237,6 @@ impl Chunk {
         let is_ours = |n: &Name| n.database == *self.plan.id.database && n.table == *self.plan.id.table;
         self.is_spoiled |= is_any || names.iter().any(is_ours);
     }
-
-    pub fn n_left(&self) -> usize {
-        self.rows.iter().flatten().count()
-    }
 }
 
 /// A key that can be compared; none if a column of it is not there.

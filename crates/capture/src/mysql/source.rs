@@ -91,7 +91,8 @@ impl MysqlSource {
         Self {
             chunk_rows: settings.chunk_rows_max.max(1),
             given: assembler.last,
-            is_news: !snapshots.is_empty(),
+            // The place where it begins is stored at once, or the next opening would begin somewhere else.
+            is_news: true,
             settings,
             server,
             sql,
@@ -121,7 +122,7 @@ impl MysqlSource {
                 }
                 if self.is_over() {
                     self.tell_health().await?;
-                    if let Some(batch) = self.batch(true)? {
+                    if let Some(batch) = self.batch()? {
                         return Ok(batch);
                     }
                     std::future::pending::<()>().await;
@@ -191,7 +192,7 @@ impl MysqlSource {
         if is_large {
             self.flush_open();
         }
-        if is_full || is_large { self.batch(true) } else { Ok(None) }
+        if is_full || is_large { self.batch() } else { Ok(None) }
     }
 
     fn flush_open(&mut self) {
@@ -205,11 +206,11 @@ impl MysqlSource {
     /// A batch if nothing more is here: changes at once, an empty one when the place has moved and the last is some time ago.
     fn due(&mut self) -> Result<Option<Batch>, SourceError> {
         let is_due = !self.assembler.ready.is_empty() || self.is_news || Instant::now() >= self.given_when + self.settings.heartbeat;
-        if is_due { self.batch(false) } else { Ok(None) }
+        if is_due { self.batch() } else { Ok(None) }
     }
 
     /// What has come; none if there are neither changes nor a new place.
-    fn batch(&mut self, _is_full: bool) -> Result<Option<Batch>, SourceError> {
+    fn batch(&mut self) -> Result<Option<Batch>, SourceError> {
         let changes = std::mem::take(&mut self.assembler.ready);
         (self.assembler.ready_bytes, self.n_seen) = (0, 0);
         self.given_when = Instant::now();
@@ -263,7 +264,7 @@ impl MysqlSource {
             Work::Chunk(chunk) if !self.has_passed(&chunk.high)? => Ok(None),
             Work::Whole(whole) if !self.has_passed(&whole.at)? => Ok(None),
             // What came before it goes first.
-            _ if !self.assembler.ready.is_empty() => self.batch(true),
+            _ if !self.assembler.ready.is_empty() => self.batch(),
             Work::Chunk(_) => self.end_chunk().await,
             Work::Whole(_) => self.whole_rows().await,
         }

@@ -1,0 +1,262 @@
+//! Snapshots of a real MariaDB while it is written to.
+
+use crate::mysql_kit::{Dice, Reader, fold, settings, tables_now};
+use mulgil_capture::change::{Op, Snapshot, What};
+use mulgil_capture::mysql::settings::SnapshotMode;
+use mulgil_capture::source::{Phase, SnapshotRequest};
+use mulgil_servers::{MariaDb, Settings};
+use tokio::sync::oneshot;
+
+const MARK: &str = "CREATE DATABASE t; CREATE TABLE t.mark (id int PRIMARY KEY); ";
+
+fn start(settings: &Settings) -> MariaDb {
+    let server = MariaDb::start(settings).unwrap();
+    server.sql(MARK).unwrap();
+    server
+}
+
+fn reader(server: &MariaDb, tables: &[&str], mode: SnapshotMode) -> Reader {
+    let mut settings = settings(server, tables);
+    settings.snapshot = mode;
+    Reader::new(settings)
+}
+
+/// Every type, with values at its edges; `''` and such are as the server stores them.
+const TYPES: &[(&str, &str)] = &[
+    ("tinyint", "-128, 127, 0, NULL"),
+    ("tinyint unsigned", "255, 0"),
+    ("smallint", "-32768, 32767"),
+    ("smallint unsigned", "65535"),
+    ("mediumint", "-8388608, 8388607"),
+    ("mediumint unsigned zerofill", "16777215, 7"),
+    ("int", "-2147483648, 2147483647"),
+    ("int(10) unsigned zerofill", "4294967295, 1"),
+    ("bigint", "-9223372036854775808, 9223372036854775807"),
+    ("bigint unsigned", "18446744073709551615"),
+    ("boolean", "true, false"),
+    ("bit(1)", "b'1', b'0'"),
+    ("bit(12)", "b'101010101010', b'0'"),
+    ("bit(64)", "18446744073709551615"),
+    ("float", "0.1, -3.4028234e38, 1.17549e-38, 16777217, -0.0"),
+    ("double", "0.1, -1.7976931348623157e308, 2.2250738585072014e-308, 1e15"),
+    ("float(7,3)", "1234.567"),
+    ("decimal(10,2)", "-0.50, 12345678.90, 0, 0.01"),
+    ("decimal(65,30)", "12345678901234567890123456789012345.123456789012345678901234567890, -1"),
+    ("decimal(5,0) unsigned zerofill", "0, 123"),
+    ("date", "'1000-01-01', '9999-12-31', '1969-12-31', '0000-00-00', '2024-02-00'"),
+    ("time", "'-838:59:59', '00:00:00', '838:59:59'"),
+    ("time(6)", "'-00:00:00.000001', '12:34:56.789012', '-838:59:59.999999'"),
+    ("time(3)", "'-01:02:03.456'"),
+    ("datetime", "'1000-01-01 00:00:00', '9999-12-31 23:59:59', '0000-00-00 00:00:00'"),
+    ("datetime(6)", "'2024-02-29 23:59:59.999999', '1969-12-31 23:59:59.000001'"),
+    ("datetime(1)", "'2024-02-29 23:59:59.9', '2024-00-01 01:02:03.4'"),
+    ("timestamp NULL", "'1970-01-01 00:00:01', '2038-01-19 03:14:07', '0000-00-00 00:00:00'"),
+    ("timestamp(6) NULL", "'2024-02-29 23:59:59.999999'"),
+    ("year", "1901, 2155, 0"),
+    ("char(10)", "'a', '', 'end  ', '물길'"),
+    ("char(10) CHARACTER SET latin1", "'äö', ''"),
+    ("varchar(300)", "'a', '', 'end  ', '물길 🌊'"),
+    ("varchar(20) CHARACTER SET euckr", "'물길'"),
+    ("varchar(20) CHARACTER SET utf16", "'물길 🌊'"),
+    ("text", "'text', repeat('x', 60000)"),
+    ("longtext CHARACTER SET latin1", "'ÿ'"),
+    ("binary(5)", "'a', x'0000000000', x'ff00'"),
+    ("varbinary(300)", "x'00ff00', ''"),
+    ("blob", "x'00', repeat(x'ff', 300)"),
+    ("enum('BUY','SELL','it''s')", "'BUY', 'it''s', 3"),
+    ("set('a','b','c d')", "'a,c d', '', 'b'"),
+    ("json", "'{\"a\": [1, 2.50, \"물\"]}', 'null'"),
+    ("uuid", "'123e4567-e89b-12d3-a456-426655440000', '00000000-0000-0000-0000-000000000000'"),
+    ("inet6", "'2001:db8::ff00:42:8329', '::', '::ffff:1.2.3.4'"),
+    ("inet4", "'192.0.2.1', '0.0.0.0'"),
+    ("point", "ST_GeomFromText('POINT(1 2)', 4326)"),
+    ("geometry", "ST_GeomFromText('LINESTRING(0 0, 1 1)')"),
+    ("int GENERATED ALWAYS AS (id * 2) STORED", ""),
+    ("int INVISIBLE DEFAULT 7", "8"),
+];
+
+#[tokio::test]
+async fn the_snapshot_reads_every_type_as_the_stream_does() {
+    let server = start(&Settings::default());
+    let mut script = String::from("SET sql_mode = 'NO_ENGINE_SUBSTITUTION,ALLOW_INVALID_DATES', time_zone = '+00:00'; USE t; ");
+    for (i, (native, values)) in TYPES.iter().enumerate() {
+        script += &format!("CREATE TABLE x{i} (id int AUTO_INCREMENT PRIMARY KEY, v {native}); ");
+        // A function's commas are not between values.
+        let values: Vec<&str> = if values.contains('(') || values.contains('{') || native.starts_with("set") { Vec::new() } else { values.split(", ").collect() };
+        values.iter().for_each(|value| script += &format!("INSERT INTO x{i} (v) VALUES ({value}); "));
+        let whole = TYPES[i].1;
+        if values.is_empty() && !whole.is_empty() && (native.starts_with("point") || native.starts_with("geometry")) {
+            script += &format!("INSERT INTO x{i} (v) VALUES ({whole}); ");
+        } else if values.is_empty() {
+            let rows: Vec<String> = split(whole).iter().map(|v| format!("({v})")).collect();
+            script += &if rows.is_empty() { format!("INSERT INTO x{i} (id) VALUES (3); ") } else { format!("INSERT INTO x{i} (v) VALUES {}; ", rows.join(",")) };
+        }
+    }
+    let mut stream = reader(&server, &["t.*"], SnapshotMode::NoData);
+    stream.until_mark(&server, 0).await;
+    server.sql(&script).unwrap();
+    stream.until_mark(&server, 1).await;
+    let mut snapshot = reader(&server, &["t.*"], SnapshotMode::InitialOnly);
+    snapshot.settings.server_id += 1;
+    snapshot.until_snapshot_done().await;
+    let rows = |r: &Reader| {
+        let mut rows: Vec<_> = r
+            .changes
+            .iter()
+            .filter_map(|c| match &c.what {
+                What::Row { table, after: Some(row), .. } if &*table.id.table != "mark" => Some((table.id.table.clone(), format!("{row:?}"), table.columns.clone())),
+                _ => None,
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        rows
+    };
+    let (streamed, read) = (rows(&stream), rows(&snapshot));
+    for (s, r) in streamed.iter().zip(&read) {
+        assert_eq!(s, r, "{}", TYPES[s.0[1..].parse::<usize>().unwrap()].0);
+    }
+    assert_eq!(streamed.len(), read.len());
+    assert!(streamed.len() > TYPES.len() * 3 / 2, "{}", streamed.len());
+}
+
+/// At commas that are outside of quotes and brackets.
+fn split(text: &str) -> Vec<String> {
+    let (mut parts, mut depth, mut is_quoted) = (vec![String::new()], 0, false);
+    for c in text.chars() {
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            '(' if !is_quoted => depth += 1,
+            ')' if !is_quoted => depth -= 1,
+            ',' if !is_quoted && depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().unwrap().push(c);
+    }
+    parts.retain(|p| !p.trim().is_empty());
+    parts
+}
+
+const ROWS: u64 = 3_000;
+
+/// Writes between all steps of the snapshot, drops the source at many chunks, and compares in the end.
+async fn goes_on_while_written(server_settings: &Settings, seed: u64) {
+    let server = start(server_settings);
+    server
+        .sql(&format!(
+            "CREATE TABLE t.k (a varchar(20) CHARACTER SET latin1, b int unsigned, v text, w int, PRIMARY KEY (b, a)); \
+             CREATE TABLE t.l (id datetime(3) PRIMARY KEY, v int); CREATE TABLE t.empty (id int PRIMARY KEY); \
+             INSERT INTO t.k SELECT concat('é', seq), seq DIV 3, repeat('v', seq % 50), 0 FROM t.seq_1_to_{ROWS}; \
+             INSERT INTO t.l SELECT '2024-01-01' + INTERVAL seq SECOND, seq FROM t.seq_1_to_500"
+        ))
+        .unwrap();
+    let mut reader = reader(&server, &["t.k", "t.l", "t.empty", "t.mark"], SnapshotMode::Initial);
+    reader.settings.chunk_rows_max = 100;
+    let mut dice = Dice(seed);
+    let mut drops = 0;
+    while reader.resume.as_ref().is_none_or(|r| !r.notes["snapshots"].is_null()) {
+        reader.step().await;
+        let b = dice.below(ROWS / 3);
+        server
+            .sql(&format!(
+                "UPDATE t.k SET w = w + 1 WHERE b BETWEEN {b} AND {b} + 40; DELETE FROM t.k WHERE b = {}; UPDATE IGNORE t.k SET b = {} WHERE b = {}; \
+                 REPLACE INTO t.k VALUES ('é{b}', {b}, 'new', 9); UPDATE t.l SET v = -v WHERE v BETWEEN {b} AND {b} + 9",
+                dice.below(ROWS / 3),
+                dice.below(ROWS / 3),
+                dice.below(ROWS / 3)
+            ))
+            .unwrap();
+        if dice.below(3) == 0 {
+            reader.drop_source();
+            drops += 1;
+        }
+    }
+    reader.until_mark(&server, 1).await;
+    assert!(drops > 8, "{drops}");
+    assert_eq!(fold(&reader.changes), tables_now(&reader.settings).await, "seed {seed}");
+    let n_read = reader.count(Op::Read);
+    assert!(n_read > 1_000 && n_read <= ROWS as usize + 500 + 900, "{n_read} rows were read: an interrupted snapshot goes on at its chunk");
+    let kinds: Vec<_> = reader.changes.iter().filter(|c| c.op == Op::Read).map(|c| c.origin.snapshot).collect();
+    assert!(kinds.contains(&Snapshot::Initial) && !kinds.contains(&Snapshot::No));
+    assert!(reader.changes.iter().filter(|c| c.op != Op::Read).all(|c| c.origin.snapshot == Snapshot::No));
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_on_while_the_tables_are_written() {
+    goes_on_while_written(&Settings::default(), 7).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_with_minimal_images_reads_again_what_they_do_not_have() {
+    goes_on_while_written(&Settings::default().with("binlog-row-image", "MINIMAL"), 8).await;
+}
+
+#[tokio::test]
+async fn a_table_without_a_key_is_read_at_one_place_of_the_binlog() {
+    let server = start(&Settings::default());
+    server.sql("CREATE TABLE t.n (a int, b enum('x','y')); INSERT INTO t.n SELECT seq, 'y' FROM t.seq_1_to_1000").unwrap();
+    let mut reader = reader(&server, &["t.n", "t.mark"], SnapshotMode::Initial);
+    reader.settings.batch_rows_max = 300;
+    while reader.resume.as_ref().is_none_or(|r| !r.notes["snapshots"].is_null()) {
+        reader.step().await;
+        server.sql("DELETE FROM t.n ORDER BY a LIMIT 2; INSERT INTO t.n VALUES (5000, 'x')").unwrap();
+    }
+    reader.until_mark(&server, 1).await;
+    let mut bag = std::collections::BTreeMap::<String, i64>::new();
+    for change in &reader.changes {
+        let What::Row { table, before, after } = &change.what else { panic!("{change:?}") };
+        if &*table.id.table == "n" {
+            before.iter().for_each(|row| *bag.entry(format!("{row:?}")).or_default() -= 1);
+            after.iter().for_each(|row| *bag.entry(format!("{row:?}")).or_default() += 1);
+        }
+    }
+    assert!(bag.values().all(|n| *n >= 0), "a row was taken away that was never there");
+    let n: i64 = server.sql("SELECT COUNT(*) FROM t.n").unwrap().parse().unwrap();
+    assert_eq!(bag.values().sum::<i64>(), n);
+}
+
+#[tokio::test]
+async fn a_snapshot_can_be_asked_for_while_streaming() {
+    let server = start(&Settings::default());
+    server.sql("CREATE TABLE t.s (id int PRIMARY KEY, v int); INSERT INTO t.s SELECT seq, seq FROM t.seq_1_to_500").unwrap();
+    let mut reader = reader(&server, &["t.s", "t.mark"], SnapshotMode::NoData);
+    reader.settings.chunk_rows_max = 50;
+    reader.until_mark(&server, 1).await;
+    assert_eq!((reader.count(Op::Read), reader.health().phase), (0, Phase::Streaming));
+    let cases = [("t.s", Some("id <= 120"), true), ("t.other", None, false), ("t.s", Some("nothing = 1"), false), ("s", None, false)];
+    for (table, filter, is_taken) in cases {
+        let (accepted, answer) = oneshot::channel();
+        let request = SnapshotRequest { tables: vec![table.into()], filter: filter.map(str::to_owned), accepted };
+        reader.requests().send(request).await.unwrap();
+        server.sql("UPDATE t.s SET v = v + 1 WHERE id = 1").unwrap();
+        reader.step().await;
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.is_ok(), is_taken, "{table} {filter:?}: {answer:?}");
+        if is_taken {
+            reader.drop_source();
+        }
+    }
+    reader.until_snapshot_done().await;
+    let read: Vec<_> = reader.changes.iter().filter(|c| c.op == Op::Read).collect();
+    assert!((115..=120).contains(&read.len()), "{}", read.len());
+    assert!(read.iter().all(|c| c.origin.snapshot == Snapshot::Incremental));
+}
+
+#[tokio::test]
+async fn always_reads_again_and_initial_does_not() {
+    let server = start(&Settings::default());
+    server.sql("CREATE TABLE t.s (id int PRIMARY KEY); INSERT INTO t.s VALUES (1), (2)").unwrap();
+    let mut reader = reader(&server, &["t.s"], SnapshotMode::Initial);
+    for (mode, reads) in [(SnapshotMode::Initial, 2), (SnapshotMode::Initial, 2), (SnapshotMode::Always, 4)] {
+        reader.settings.snapshot = mode;
+        reader.drop_source();
+        server.sql("INSERT INTO t.s VALUES (9); DELETE FROM t.s WHERE id = 9").unwrap();
+        let before = reader.count(Op::Delete);
+        reader.until("the stream and its snapshot", |r| r.count(Op::Read) >= reads && r.resume.as_ref().unwrap().notes["snapshots"].is_null() && (before == 0 || r.count(Op::Delete) > before)).await;
+        assert_eq!(reader.count(Op::Read), reads, "{mode:?}");
+    }
+    let last: Vec<_> = reader.changes.iter().filter(|c| c.origin.snapshot == Snapshot::Last).collect();
+    assert!(!last.is_empty());
+}
