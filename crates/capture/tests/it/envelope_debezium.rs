@@ -244,14 +244,13 @@ fn mariadb_double_iso_base64() {
     compare_schemas(&theirs, &ours, &[]);
 }
 
-/// NaN, infinities and the ends of the calendar: as Debezium where it says something true, refused where it says null or something else.
-#[test]
-fn odd_values() {
-    let numbers = |n: Datum, n5_2: Datum| [("n", n), ("n5_2", n5_2)];
-    let odd = |word: &'static str| Datum::Odd(bytes::Bytes::from_static(word.as_bytes()));
+fn odd(word: &'static str) -> Datum {
+    Datum::Odd(bytes::Bytes::from_static(word.as_bytes()))
+}
+
+fn odd_rows() -> Vec<(i64, Vec<(&'static str, Datum)>)> {
     let infinite = |word: &'static str| [("d", odd(word)), ("ts", odd(word)), ("tstz", odd(word)), ("ts3", odd(word))];
-    let table = TableOf::odd_values();
-    let rows: Vec<(i64, Vec<(&str, Datum)>)> = vec![
+    vec![
         (
             2,
             [&infinite("infinity")[..], &[("f4", Datum::Float32(f32::NAN)), ("f8", Datum::Float64(f64::NAN)), ("iv", text("-1 days"))]]
@@ -278,8 +277,15 @@ fn odd_values() {
                 ("iv", text("00:00:00")),
             ],
         ),
-    ];
-    let changes: Vec<_> = rows.into_iter().map(|(id, row)| table.create(id, row)).collect();
+    ]
+}
+
+/// NaN, infinities and the ends of the calendar: as Debezium where it says something true, refused where it says null or something else.
+#[test]
+fn odd_values() {
+    let numbers = |n: Datum, n5_2: Datum| [("n", n), ("n5_2", n5_2)];
+    let table = TableOf::odd_values();
+    let changes: Vec<_> = odd_rows().into_iter().map(|(id, row)| table.create(id, row)).collect();
     for (file, options) in [
         ("postgres-odd.json", JsonOptions::new(Connector::Postgres, "dbz")),
         (
