@@ -90,7 +90,8 @@ impl Server {
                 let said = |g: &Gtids| g.text().unwrap_or_default();
                 Some(format!("the binlog was reset: at the stored place {place} it has come to GTID {:?}, and {:?} is stored", said(&have), said(&stored)))
             }
-            _ => None,
+            Some(_) => None,
+            None => Some(format!("the binlog was reset: the stored place {place} is not behind an event of it")),
         })
     }
 

@@ -88,7 +88,7 @@ impl MysqlSource {
         snapshots: VecDeque<Progress>,
     ) -> Self {
         let now = Instant::now();
-        Self {
+        let mut source = Self {
             chunk_rows: settings.chunk_rows_max.max(1),
             given: assembler.last,
             // The place where it begins is stored at once, or the next opening would begin somewhere else.
@@ -107,7 +107,9 @@ impl MysqlSource {
             is_alone: false,
             health: Health::default(),
             health_when: now,
-        }
+        };
+        source.tell_progress();
+        source
     }
 
     async fn advance(&mut self) -> Result<Batch, SourceError> {

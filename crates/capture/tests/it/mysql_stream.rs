@@ -93,7 +93,7 @@ async fn is_undisturbed(server_settings: &Settings, seed: u64, rounds: u64) {
             writeln!(script, "{one}").unwrap();
         }
         server.sql(&script).unwrap();
-        reader.settings.batch_rows_max = [1, 3, 50, 8_192][dice.below(4) as usize];
+        reader.settings.batch_rows_max = [5, 50, 8_192][dice.below(3) as usize];
         for _ in 0..dice.below(4) {
             reader.step().await;
         }
