@@ -344,7 +344,7 @@ fn what_cannot_be_worked_out_is_told_in_plain_words() {
         (
             "SELECT * FROM trades WHERE CAST(trade_id AS INT) = 1",
             expect![[r#"
-            User: the filter: CastError("Cannot cast string '0-3' to value of Int32 type")
+            User: the filter: Cannot cast string '0-3' to value of Int32 type
         "#]],
         ),
         (
