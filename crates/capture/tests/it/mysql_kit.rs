@@ -64,6 +64,12 @@ impl Reader {
         self.open = None;
     }
 
+    pub async fn opened(&mut self) {
+        if self.open.is_none() {
+            self.try_open().await.unwrap();
+        }
+    }
+
     /// The next batch, stored; opens the source again as its supervisor does.
     pub async fn step(&mut self) -> Batch {
         let deadline = Instant::now() + WAIT_MAX;

@@ -229,7 +229,7 @@ async fn a_snapshot_can_be_asked_for_while_streaming() {
     assert_eq!((reader.count(Op::Read), reader.health().phase), (0, Phase::Streaming));
     let cases = [("t.s", Some("id <= 120"), true), ("t.other", None, false), ("t.s", Some("nothing = 1"), false), ("s", None, false)];
     for (table, filter, is_taken) in cases {
-        reader.step().await;
+        reader.opened().await;
         let (accepted, answer) = oneshot::channel();
         let request = SnapshotRequest { tables: vec![table.into()], filter: filter.map(str::to_owned), accepted };
         reader.requests().send(request).await.unwrap();
