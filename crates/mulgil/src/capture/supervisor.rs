@@ -336,10 +336,11 @@ impl Write {
     fn run(self, mut batches: mpsc::Receiver<Batch>) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Batch { changes, resume }) = batches.blocking_recv() {
-            let (commit, dealt) = writer.commit_of(&changes, ReceiveTime((self.clock)().0))?;
+            let n_changes = changes.len() as u64;
+            let (commit, dealt) = writer.commit_of(changes, ReceiveTime((self.clock)().0))?;
             mulgil_disk::failpoint::here("capture.before-commit");
             let begun = self.notes.begin(&self.name, resume, commit)?;
-            if self.on_their_way.send(OnItsWay { begun, dealt, n_changes: changes.len() as u64 }).is_err() {
+            if self.on_their_way.send(OnItsWay { begun, dealt, n_changes }).is_err() {
                 return Ok(());
             }
         }

@@ -15,6 +15,8 @@ use anyhow::{Context, Result, ensure};
 use mulgil_capture::change::{Change, What};
 use mulgil_capture::envelope::avro::ChangeEncoder;
 use mulgil_capture::envelope::key::push_key;
+use mulgil_capture::filter::{Filter, FilterError};
+use mulgil_capture::source::SourceError;
 use mulgil_capture::table::{Table, TableId};
 use mulgil_log::{Append, Commit, Log, RecordsBuilder};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
@@ -29,6 +31,8 @@ pub struct ChangeWriter {
     source: String,
     log: Arc<dyn Log>,
     schemas: Arc<Schemas>,
+    /// None: everything may leave the database as it is.
+    filter: Option<Filter>,
     encoder: ChangeEncoder,
     tables: BTreeMap<TableId, Topic>,
     messages: Topic,
@@ -47,6 +51,7 @@ impl ChangeWriter {
             source: capture.name.clone(),
             log,
             schemas: Arc::clone(schemas),
+            filter: capture.filter.options(&capture.name)?.map(Filter::new),
             encoder: ChangeEncoder::default(),
             tables: BTreeMap::new(),
             messages: Topic::new(&format!("{}.{MESSAGE}", capture.name))?,
@@ -58,7 +63,8 @@ impl ChangeWriter {
     }
 
     /// The commit of some changes, without its progress, and the rows that it brings to streams, whose appends are its first.
-    pub fn commit_of(&mut self, changes: &[Change], received: ReceiveTime) -> Result<(Commit, Vec<Dealt>)> {
+    pub fn commit_of(&mut self, changes: Vec<Change>, received: ReceiveTime) -> Result<(Commit, Vec<Dealt>)> {
+        let changes = &*self.filtered(changes)?;
         let mut topics: Vec<(Topic, RecordsBuilder)> = Vec::new();
         // Changes of one shape of a table mostly come many in a row: its topic and schema are looked for once.
         let mut last: Option<(Option<*const Table>, usize)> = None;
@@ -95,6 +101,13 @@ impl ChangeWriter {
             |(topic, records): (Topic, RecordsBuilder)| Append { to: TopicPartition::new(topic, Partition(0)), records: records.finish() };
         commit.appends.extend(topics.into_iter().map(append));
         Ok((commit, dealt))
+    }
+
+    /// What may leave the database. A mistake in the filter is found when a table is first seen: the source waits until it is mended.
+    fn filtered(&mut self, changes: Vec<Change>) -> Result<Vec<Change>> {
+        let Some(filter) = &mut self.filter else { return Ok(changes) };
+        let mistake = |error: FilterError| SourceError::config(error.to_string());
+        Ok(changes.into_iter().filter_map(|change| filter.apply(change).map_err(mistake).transpose()).collect::<Result<_, _>>()?)
     }
 
     fn topic(&mut self, change: &Change) -> Result<Topic> {

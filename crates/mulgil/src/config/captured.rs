@@ -1,5 +1,6 @@
 //! A captured database as it is configured. What its sources default to by themselves (sizes of batches, time limits) stands with them.
 
+use super::filtered::FilterPlan;
 use super::units::{duration, reference};
 use super::written::{SourceSection, StreamSection};
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +15,7 @@ const NAME_BYTES_MAX: usize = 40;
 /// PostgreSQL cuts longer names (NAMEDATALEN - 1); a slot's name has a-z, 0-9 and `_` only ("Replication Slots").
 const SLOT_BYTES_MAX: usize = 63;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CapturePlan {
     pub name: String,
     pub database: Database,
@@ -25,6 +26,7 @@ pub struct CapturePlan {
     /// None: none are sent.
     pub heartbeat: Option<Duration>,
     pub signals: Option<String>,
+    pub filter: FilterPlan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl CapturePlan {
             snapshot: snapshot(name, s.snapshot.as_deref())?,
             heartbeat,
             signals: s.signals.clone(),
+            filter: FilterPlan::new(name, s)?,
         };
         for table in &plan.tables {
             ensure!(table.contains('.'), "{} tables: '{table}' has no schema: write {}", section(), plan.example());

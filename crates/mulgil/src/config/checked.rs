@@ -1,6 +1,7 @@
 //! What the configuration means: names resolved, units read, defaults filled in. All defaults stand in this file.
 
 use super::captured::{CapturePlan, Origin};
+use super::filtered::keys_written;
 use super::nearest::nearest;
 use super::units::{bytes, duration, secret};
 use super::written::{self, Written};
@@ -243,7 +244,7 @@ fn simulator(name: &str, s: &written::SourceSection) -> Result<SimulatorPlan> {
         "[source.{name}] type '{}' is not known here: use postgres, mysql or simulator (HTTP ingest and files need no source)",
         s.r#type
     );
-    if let Some(key) = s.capture_keys().first() {
+    if let Some(key) = s.capture_keys().first().copied().or_else(|| keys_written(s).first().copied()) {
         bail!("[source.{name}] {key} is a key of a captured database, not of the simulator");
     }
     let hours = s.hours.as_deref().unwrap_or("always");

@@ -2,6 +2,7 @@
 
 pub mod captured;
 pub mod checked;
+pub mod filtered;
 pub mod nearest;
 pub mod units;
 pub mod written;

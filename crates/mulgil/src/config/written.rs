@@ -69,6 +69,17 @@ pub struct SourceSection {
     pub heartbeat: Option<String>,
     /// A table whose rows ask for snapshots while streaming.
     pub signals: Option<String>,
+    /// What may leave it: `schema.table.column` with `*` and `?`; masks and truncations with a number of characters; hashes with a salt
+    /// (`env:NAME` or `file:PATH`); other keys and conditions on rows by table.
+    pub include_columns: Vec<String>,
+    pub exclude_columns: Vec<String>,
+    pub mask: BTreeMap<String, usize>,
+    pub truncate: BTreeMap<String, usize>,
+    pub hash: Vec<String>,
+    pub salt: Option<String>,
+    pub skip_operations: Vec<String>,
+    pub keys: BTreeMap<String, Vec<String>>,
+    pub rows: BTreeMap<String, BTreeMap<String, ConditionText>>,
     /// MySQL: ours among the server's replicas, and whether the place is named by GTID: `auto`, `on` or `off`.
     pub server_id: Option<u32>,
     pub gtid: Option<String>,
@@ -84,6 +95,14 @@ pub struct SourceSection {
     pub anomaly_share: Option<f64>,
     /// `always` or `session`.
     pub hours: Option<String>,
+}
+
+/// `market_code = ["KRX", "KOSDAQ"]`, `price = ">= 10"`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum ConditionText {
+    One(String),
+    Any(Vec<String>),
 }
 
 impl SourceSection {

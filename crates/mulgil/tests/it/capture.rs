@@ -142,6 +142,30 @@ types = { id = "text", committed = "timestamp", op = "text", is_deleted = "bool"
 }
 
 #[test]
+fn what_may_not_leave_the_database_is_nowhere_in_the_log() {
+    let server = Postgres::start(&Settings::default()).unwrap();
+    let filter = r#"exclude_columns = ["public.stock_trades.at"]
+mask = { "public.stock_trades.note" = 4 }
+skip_operations = ["delete"]
+rows = { "public.stock_trades" = { ticker = ["A", "B"], price = ">= 10" } }
+"#;
+    let world = exchange(&server, filter);
+    let running = world.start();
+    until_it_streams(&server);
+    server.sql("INSERT INTO stock_trades VALUES (1, 'A', 10, 1, now(), 'quite secret')").unwrap();
+    server.sql("INSERT INTO stock_trades VALUES (2, 'B', 9.99, 1, now(), 'quite secret'), (3, 'C', 99, 1, now(), NULL)").unwrap();
+    server.sql("DELETE FROM stock_trades; INSERT INTO stock_trades VALUES (4, 'B', 10.01, 1)").unwrap();
+    let events = world.until_events(TOPIC, 2);
+    let seen: Vec<_> = events.iter().map(|e| (e["op"].as_str().unwrap(), e["after"].clone())).collect();
+    let row = |id: i64, ticker: &str, price: &str| json!({"trade_id": id, "ticker": ticker, "price": price, "volume": 1, "note": "****"});
+    assert_eq!(seen, [("c", row(1, "A", "10.00")), ("c", row(4, "B", "10.01"))]);
+    running.stop();
+    let is_in = |file: std::path::PathBuf| std::fs::read(file).unwrap().windows(12).any(|w| w == b"quite secret");
+    let files = std::fs::read_dir(world.data().join("journal")).unwrap().map(|f| f.unwrap().path());
+    assert!(!files.into_iter().any(is_in), "the value that was to be masked is in the journal");
+}
+
+#[test]
 fn a_source_that_cannot_be_opened_stops_no_other() {
     let server = Postgres::start(&Settings::default()).unwrap();
     let other = "[source.gone]\ntype = \"postgres\"\nurl = \"env:NOT_SET_ANYWHERE\"\ntables = [\"public.t\"]\n";
