@@ -71,7 +71,7 @@ impl Wanted {
 
 /// No lock is waited for longer than this, so that a forgotten transaction does not stop a snapshot in silence. With an empty `search_path`
 /// nobody else's function or operator is called. With `row_security` off a table that policies would hide a part of is an error instead.
-const SESSION: &str = "SET search_path = ''; SET lock_timeout = '60s'; SET row_security = off; SET lc_monetary = 'C'; \
+const SESSION: &str = "SET search_path = ''; SET lock_timeout = '60s'; SET row_security = off; \
      SET standard_conforming_strings = on; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
 /// A connection that reads tables.
