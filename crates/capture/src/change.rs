@@ -56,10 +56,22 @@ pub struct Change {
 pub enum What {
     /// Create, update, delete, read. `before` of an update or delete has what the replica identity or row image gives: the columns that are
     /// not part of it are [`Datum::Unavailable`]; none at all where the database sent none.
-    Row { table: Arc<Table>, before: Option<Row>, after: Option<Row> },
-    Truncate { table: Arc<Table>, cascade: bool, restart_identity: bool },
+    Row {
+        table: Arc<Table>,
+        before: Option<Row>,
+        after: Option<Row>,
+    },
+    Truncate {
+        table: Arc<Table>,
+        cascade: bool,
+        restart_identity: bool,
+    },
     /// PostgreSQL's `pg_logical_emit_message`.
-    Message { prefix: String, content: Bytes, is_transactional: bool },
+    Message {
+        prefix: String,
+        content: Bytes,
+        is_transactional: bool,
+    },
 }
 
 impl What {
@@ -83,9 +95,19 @@ pub struct Origin {
 /// The place in the database's own words.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Place {
-    Postgres { database: Arc<str>, commit_lsn: u64, txid: Option<u32> },
+    Postgres {
+        database: Arc<str>,
+        commit_lsn: u64,
+        txid: Option<u32>,
+    },
     /// `file` and `at` are of the event that ends the transaction's last statement seen so far; `gtid` in the server's notation.
-    Mysql { server_id: u32, file: Arc<str>, at: u64, gtid: Option<Arc<str>>, thread: Option<u32> },
+    Mysql {
+        server_id: u32,
+        file: Arc<str>,
+        at: u64,
+        gtid: Option<Arc<str>>,
+        thread: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::binlog::header::Header;
 use super::binlog::rows::{Image, Rows, RowsOp};
 use super::ddl::{Name, Statement};
 use super::place::{FIRST_AT, OneGtid, Place, file_number};
-use super::shapes::{MakeError, Made, Shapes};
+use super::shapes::{Made, MakeError, Shapes};
 use super::wire::Connection;
 use crate::change::{self, Change, Op, Origin, Snapshot, What};
 use crate::datum::Datum;
@@ -67,7 +67,17 @@ pub struct Open {
 
 impl Open {
     fn new(gtid: Option<OneGtid>, committed_us: i64, is_standalone: bool, skip: u64) -> Self {
-        Self { gtid, thread: None, committed_us, is_standalone, changes: Vec::new(), bytes: 0, rows: 0, flushed: skip, savepoints: Vec::new() }
+        Self {
+            gtid,
+            thread: None,
+            committed_us,
+            is_standalone,
+            changes: Vec::new(),
+            bytes: 0,
+            rows: 0,
+            flushed: skip,
+            savepoints: Vec::new(),
+        }
     }
 
     fn savepoint(&mut self, name: String) -> Result<(), SourceError> {

@@ -47,15 +47,16 @@ const SYSTEM: [&str; 4] = ["information_schema", "mysql", "performance_schema", 
 impl Selection {
     /// Each is `database.table`, with `*` for any characters.
     pub fn new(patterns: &[String]) -> Result<Self, String> {
-        let split = |p: &String| p.split_once('.').map(|(d, t)| (d.to_owned(), t.to_owned())).ok_or_else(|| format!("{p}: write it as database.table"));
+        let split = |p: &String| {
+            p.split_once('.').map(|(d, t)| (d.to_owned(), t.to_owned())).ok_or_else(|| format!("{p}: write it as database.table"))
+        };
         let patterns = patterns.iter().map(split).collect::<Result<Vec<_>, _>>()?;
         if patterns.is_empty() { Err("no table is named".to_owned()) } else { Ok(Self { patterns }) }
     }
 
     pub fn has(&self, database: &str, table: &str) -> bool {
-        let is_meant = |(d, t): &(String, String)| {
-            is_like(database, d) && is_like(table, t) && (!t.contains('*') || !is_working_table(table))
-        };
+        let is_meant =
+            |(d, t): &(String, String)| is_like(database, d) && is_like(table, t) && (!t.contains('*') || !is_working_table(table));
         !SYSTEM.contains(&database) && self.patterns.iter().any(is_meant)
     }
 
@@ -63,7 +64,9 @@ impl Selection {
     pub fn may_be_in(&self, text: &str, database: &str) -> bool {
         let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').filter(|w| !w.is_empty());
         words.into_iter().any(|word| {
-            let is_meant = |(d, t): &(String, String)| !t.contains('*') && word.eq_ignore_ascii_case(t) && (is_like(database, d) || text.contains(d.as_str()));
+            let is_meant = |(d, t): &(String, String)| {
+                !t.contains('*') && word.eq_ignore_ascii_case(t) && (is_like(database, d) || text.contains(d.as_str()))
+            };
             self.patterns.iter().any(is_meant)
         }) || self.patterns.iter().any(|(d, t)| t.contains('*') && is_like(database, d))
     }
@@ -72,10 +75,14 @@ impl Selection {
     fn condition(&self) -> String {
         let like = |column: &str, pattern: &str| match pattern.contains('*') {
             // The backslash escapes in LIKE whatever the mode says, for the pattern is written in hexadecimal.
-            true => format!("{column} LIKE {}", literal(pattern.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%").replace('*', "%").as_bytes())),
+            true => format!(
+                "{column} LIKE {}",
+                literal(pattern.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%").replace('*', "%").as_bytes())
+            ),
             false => format!("{column} = {}", literal(pattern.as_bytes())),
         };
-        let each: Vec<String> = self.patterns.iter().map(|(d, t)| format!("({} AND {})", like("TABLE_SCHEMA", d), like("TABLE_NAME", t))).collect();
+        let each: Vec<String> =
+            self.patterns.iter().map(|(d, t)| format!("({} AND {})", like("TABLE_SCHEMA", d), like("TABLE_NAME", t))).collect();
         format!("({})", each.join(" OR "))
     }
 
@@ -87,9 +94,9 @@ impl Selection {
 fn is_like(text: &str, pattern: &str) -> bool {
     match pattern.split_once('*') {
         None => text == pattern,
-        Some((head, rest)) => {
-            text.strip_prefix(head).is_some_and(|tail| (0..=tail.len()).filter(|&at| tail.is_char_boundary(at)).any(|at| is_like(&tail[at..], rest)))
-        }
+        Some((head, rest)) => text
+            .strip_prefix(head)
+            .is_some_and(|tail| (0..=tail.len()).filter(|&at| tail.is_char_boundary(at)).any(|at| is_like(&tail[at..], rest))),
     }
 }
 
@@ -126,8 +133,10 @@ pub async fn read(connection: &mut Connection, tables: &[TableId]) -> Result<Vec
 }
 
 async fn read_some(connection: &mut Connection, tables: &[TableId], found: &mut BTreeMap<TableId, CatalogTable>) -> Result<(), WireError> {
-    let pairs: Vec<String> =
-        tables.iter().map(|t| format!("(TABLE_SCHEMA = {} AND TABLE_NAME = {})", literal(t.database.as_bytes()), literal(t.table.as_bytes()))).collect();
+    let pairs: Vec<String> = tables
+        .iter()
+        .map(|t| format!("(TABLE_SCHEMA = {} AND TABLE_NAME = {})", literal(t.database.as_bytes()), literal(t.table.as_bytes())))
+        .collect();
     let condition = pairs.join(" OR ");
     let columns = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, IS_NULLABLE FROM information_schema.COLUMNS \
@@ -170,7 +179,9 @@ fn column(row: &TextRow) -> CatalogColumn {
 impl CatalogTable {
     fn set_key(&mut self, index: &[TextRow]) {
         const NAME: usize = 3;
-        let is_whole = index.iter().all(|r| r.0.get(NAME).is_some_and(Option::is_some) && r.text(4) != "YES" && r.0.get(5).is_some_and(Option::is_none));
+        let is_whole = index
+            .iter()
+            .all(|r| r.0.get(NAME).is_some_and(Option::is_some) && r.text(4) != "YES" && r.0.get(5).is_some_and(Option::is_none));
         if !self.key.is_empty() || !is_whole {
             return;
         }

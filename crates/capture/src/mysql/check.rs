@@ -62,9 +62,19 @@ fn of_variables(variables: &BTreeMap<String, String>, flavor: Flavor, gtid: Gtid
             out.push(Missing { what, fix: fix.to_owned(), is_fatal });
         }
     };
-    add(get("log_bin") != "ON", true, "log_bin is OFF: the server writes no binlog".into(), "[mysqld] log_bin = binlog -- then restart the server");
+    add(
+        get("log_bin") != "ON",
+        true,
+        "log_bin is OFF: the server writes no binlog".into(),
+        "[mysqld] log_bin = binlog -- then restart the server",
+    );
     let format = get("binlog_format");
-    add(format != "ROW", true, format!("binlog_format is {format}, not ROW"), "SET GLOBAL binlog_format = 'ROW'; -- and [mysqld] binlog_format = ROW; sessions that are open keep the old one");
+    add(
+        format != "ROW",
+        true,
+        format!("binlog_format is {format}, not ROW"),
+        "SET GLOBAL binlog_format = 'ROW'; -- and [mysqld] binlog_format = ROW; sessions that are open keep the old one",
+    );
     let image = get("binlog_row_image");
     add(
         image != "FULL",
@@ -76,10 +86,18 @@ fn of_variables(variables: &BTreeMap<String, String>, flavor: Flavor, gtid: Gtid
     add(
         metadata != "FULL",
         false,
-        format!("binlog_row_metadata is {}, not FULL: names and signs of columns are read from the catalog, which may be ahead of the binlog after DDL", if metadata.is_empty() { "not known to this server" } else { metadata }),
+        format!(
+            "binlog_row_metadata is {}, not FULL: names and signs of columns are read from the catalog, which may be ahead of the binlog after DDL",
+            if metadata.is_empty() { "not known to this server" } else { metadata }
+        ),
         "SET GLOBAL binlog_row_metadata = 'FULL'; -- and [mysqld] binlog_row_metadata = FULL",
     );
-    add(get("server_id") == "0", true, "server_id is 0: the server has no replicas".into(), "SET GLOBAL server_id = 1; -- and [mysqld] server_id = 1");
+    add(
+        get("server_id") == "0",
+        true,
+        "server_id is 0: the server has no replicas".into(),
+        "SET GLOBAL server_id = 1; -- and [mysqld] server_id = 1",
+    );
     let days: f64 = get("expire_logs_days").parse().unwrap_or(0.0);
     let seconds: u64 = get("binlog_expire_logs_seconds").parse().unwrap_or(0);
     let kept = if seconds > 0 { seconds } else { (days * 86_400.0) as u64 };
@@ -118,7 +136,8 @@ impl Grants {
     fn has(&self, names: &[&str], database: &str, table: &str) -> bool {
         let places = ["*.*".to_owned(), format!("{database}.*"), format!("{database}.{table}")];
         self.0.iter().any(|(on, privileges)| {
-            let is_there = places.contains(on) || on.strip_suffix(".*").is_some_and(|d| !database.is_empty() && d.replace('%', "*") != *d && is_prefix(d, database));
+            let is_there = places.contains(on)
+                || on.strip_suffix(".*").is_some_and(|d| !database.is_empty() && d.replace('%', "*") != *d && is_prefix(d, database));
             is_there && privileges.iter().any(|p| names.contains(&p.as_str()) || p == "ALL PRIVILEGES")
         })
     }
@@ -180,10 +199,24 @@ mod tests {
 
     #[test]
     fn mysql_8_without_gtid_and_metadata() {
-        let variables = [("log_bin", "ON"), ("binlog_format", "MIXED"), ("binlog_row_image", "MINIMAL"), ("binlog_row_metadata", "MINIMAL"), ("server_id", "1"), ("binlog_expire_logs_seconds", "3600"), ("gtid_mode", "OFF")];
+        let variables = [
+            ("log_bin", "ON"),
+            ("binlog_format", "MIXED"),
+            ("binlog_row_image", "MINIMAL"),
+            ("binlog_row_metadata", "MINIMAL"),
+            ("server_id", "1"),
+            ("binlog_expire_logs_seconds", "3600"),
+            ("gtid_mode", "OFF"),
+        ];
         let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let said = whats(&of_variables(&variables, Flavor::MySql, GtidMode::Auto));
-        for fix in ["! SET GLOBAL binlog_format", "\nSET GLOBAL binlog_row_image", "\nSET GLOBAL binlog_row_metadata", "\nSET GLOBAL binlog_expire", "\nSET GLOBAL enforce_gtid"] {
+        for fix in [
+            "! SET GLOBAL binlog_format",
+            "\nSET GLOBAL binlog_row_image",
+            "\nSET GLOBAL binlog_row_metadata",
+            "\nSET GLOBAL binlog_expire",
+            "\nSET GLOBAL enforce_gtid",
+        ] {
             assert!(said.contains(fix), "{fix} in:\n{said}");
         }
         assert!(!said.contains("log_bin = "), "{said}");
@@ -198,7 +231,11 @@ mod tests {
         };
         assert_eq!(of(&["GRANT ALL PRIVILEGES ON *.* TO `c`@`%` WITH GRANT OPTION"]), "");
         assert_eq!(
-            of(&["GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `c`@`%`", "GRANT SELECT, INSERT ON `shop`.`orders` TO `c`@`%`", "GRANT SELECT ON `books`.* TO `c`@`%`"]),
+            of(&[
+                "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `c`@`%`",
+                "GRANT SELECT, INSERT ON `shop`.`orders` TO `c`@`%`",
+                "GRANT SELECT ON `books`.* TO `c`@`%`"
+            ]),
             ""
         );
         assert_eq!(

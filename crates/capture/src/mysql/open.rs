@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 /// `ER_MASTER_FATAL_ERROR_READING_BINLOG`: the server cannot send from there.
 const CANNOT_SEND: u16 = 1236;
 /// Times are told in UTC; no statement of ours waits for a lock for long; text comes as it is.
-const SESSION: &str = "SET SESSION time_zone = '+00:00', sql_mode = '', lock_wait_timeout = 60, net_write_timeout = 3600, wait_timeout = 86400";
+const SESSION: &str =
+    "SET SESSION time_zone = '+00:00', sql_mode = '', lock_wait_timeout = 60, net_write_timeout = 3600, wait_timeout = 86400";
 
 pub async fn open(settings: Settings, resume: Option<Resume>, link: Link) -> Result<Box<dyn Source>, SourceError> {
     let mut sql = connect(&settings).await?;
@@ -61,7 +62,13 @@ impl From<SourceError> for Begun {
     }
 }
 
-fn finish(settings: Settings, server: Server, sql: Connection, link: Link, begun: Result<Begin, Begun>) -> Result<Box<dyn Source>, SourceError> {
+fn finish(
+    settings: Settings,
+    server: Server,
+    sql: Connection,
+    link: Link,
+    begun: Result<Begin, Begun>,
+) -> Result<Box<dyn Source>, SourceError> {
     match begun {
         Ok(b) => Ok(Box::new(MysqlSource::new(settings, server, sql, link, b.stream, b.decoder, b.assembler, b.snapshots))),
         Err(Begun::Failed(e)) => Err(e),
@@ -106,7 +113,13 @@ async fn begin(settings: &Settings, server: &Server, sql: &mut Connection, store
 }
 
 /// From where the binlog ends now.
-async fn afresh(settings: &Settings, server: &Server, sql: &mut Connection, last: Option<Position>, with_data: bool) -> Result<Begin, Begun> {
+async fn afresh(
+    settings: &Settings,
+    server: &Server,
+    sql: &mut Connection,
+    last: Option<Position>,
+    with_data: bool,
+) -> Result<Begin, Begun> {
     let (file, at, gtids) = server.end(sql).await.map_err(|e| e.during("ask where the binlog ends"))?;
     let file_base = last.map_or(Ok(0), |last| base_above(last, &file))?;
     let place = Place { file: file.into(), at, file_base, gtids };
@@ -128,14 +141,23 @@ fn selection(settings: &Settings) -> Result<Selection, SourceError> {
 async fn initial(settings: &Settings, sql: &mut Connection) -> Result<Progress, SourceError> {
     let selection = selection(settings)?;
     let tables = catalog::names(sql, &selection).await.map_err(|e| e.during("list the tables"))?;
-    let missing = selection.patterns().find(|(d, t)| !t.contains('*') && !d.contains('*') && !tables.iter().any(|id| *id.database == **d && *id.table == **t));
+    let missing = selection
+        .patterns()
+        .find(|(d, t)| !t.contains('*') && !d.contains('*') && !tables.iter().any(|id| *id.database == **d && *id.table == **t));
     if let Some((d, t)) = missing {
-        return Err(SourceError::config(format!("the table {d}.{t} does not exist, or the account may not read it: GRANT SELECT ON `{d}`.`{t}` TO the account, or take it out of tables")));
+        return Err(SourceError::config(format!(
+            "the table {d}.{t} does not exist, or the account may not read it: GRANT SELECT ON `{d}`.`{t}` TO the account, or take it out of tables"
+        )));
     }
     progress(sql, Why::Initial, tables.iter().map(|id| (id.database.to_string(), id.table.to_string())).collect(), None).await
 }
 
-pub async fn progress(sql: &mut Connection, why: Why, tables: VecDeque<(String, String)>, filter: Option<String>) -> Result<Progress, SourceError> {
+pub async fn progress(
+    sql: &mut Connection,
+    why: Why,
+    tables: VecDeque<(String, String)>,
+    filter: Option<String>,
+) -> Result<Progress, SourceError> {
     let now = sql.query("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)").await.map_err(|e| e.during("ask for the time"))?;
     let begun_us = now.first().and_then(|r| r.number(0)).unwrap_or(0);
     Ok(Progress { why, begun_us, tables, after: None, filter, rows: 0, chunks_done: 0 })

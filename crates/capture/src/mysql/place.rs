@@ -126,10 +126,13 @@ pub const NOTES_VERSION: u32 = 1;
 
 impl Notes {
     pub fn parse(value: &serde_json::Value) -> Result<Self, SourceError> {
-        let notes = Self::deserialize(value).map_err(|e| SourceError::refused(format!("the stored place is not one of a MySQL source: {e}")))?;
+        let notes =
+            Self::deserialize(value).map_err(|e| SourceError::refused(format!("the stored place is not one of a MySQL source: {e}")))?;
         match notes.v {
             NOTES_VERSION => Ok(notes),
-            v => Err(SourceError::refused(format!("the stored place has version {v}, this program knows {NOTES_VERSION}: use the newer program"))),
+            v => Err(SourceError::refused(format!(
+                "the stored place has version {v}, this program knows {NOTES_VERSION}: use the newer program"
+            ))),
         }
     }
 
@@ -145,7 +148,8 @@ mod tests {
     #[test]
     fn positions_grow_with_the_binlog_and_over_a_failover() {
         let p = |file, base, at, ordinal| position(file, base, at, ordinal).expect("position");
-        let in_order = [p("b.000001", 0, 4, 0), p("b.000001", 0, 4, 1), p("b.000001", 0, 1 << 32, 0), p("b.000002", 0, 4, 0), p("b.1000000", 0, 4, 0)];
+        let in_order =
+            [p("b.000001", 0, 4, 0), p("b.000001", 0, 4, 1), p("b.000001", 0, 1 << 32, 0), p("b.000002", 0, 4, 0), p("b.1000000", 0, 4, 0)];
         assert!(in_order.is_sorted_by(|a, b| a < b), "{in_order:?}");
         let base = base_above(in_order[4], "other.000007").expect("base");
         assert!(p("other.000007", base, 4, 0) > in_order[4]);

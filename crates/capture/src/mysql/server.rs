@@ -40,7 +40,11 @@ impl Server {
             uuid: (flavor == Flavor::MySql).then(|| row.text(1)),
             flavor,
             has_gtids: flavor == Flavor::MariaDb || row.text(2) == "ON",
-            status: if flavor == Flavor::MySql && version(sql.version()) >= (8, 2) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" },
+            status: if flavor == Flavor::MySql && version(sql.version()) >= (8, 2) {
+                "SHOW BINARY LOG STATUS"
+            } else {
+                "SHOW MASTER STATUS"
+            },
         })
     }
 
@@ -88,7 +92,11 @@ impl Server {
         Ok(match have {
             Some(have) if have != stored => {
                 let said = |g: &Gtids| g.text().unwrap_or_default();
-                Some(format!("the binlog was reset: at the stored place {place} it has come to GTID {:?}, and {:?} is stored", said(&have), said(&stored)))
+                Some(format!(
+                    "the binlog was reset: at the stored place {place} it has come to GTID {:?}, and {:?} is stored",
+                    said(&have),
+                    said(&stored)
+                ))
             }
             Some(_) => None,
             None => Some(format!("the binlog was reset: the stored place {place} is not behind an event of it")),
@@ -119,13 +127,19 @@ impl Server {
 
     async fn by_mysql_set(&self, sql: &mut Connection, stored: &GtidSet, other: &str) -> Result<Start, WireError> {
         let text = literal(stored.to_string().as_bytes());
-        let question = format!("SELECT GTID_SUBSET(CONVERT({text} USING latin1), @@GLOBAL.gtid_executed), GTID_SUBSET(@@GLOBAL.gtid_purged, CONVERT({text} USING latin1))");
+        let question = format!(
+            "SELECT GTID_SUBSET(CONVERT({text} USING latin1), @@GLOBAL.gtid_executed), GTID_SUBSET(@@GLOBAL.gtid_purged, CONVERT({text} USING latin1))"
+        );
         let rows = sql.query(&question).await?;
         let is = |n: usize| rows.first().is_some_and(|r| r.text(n) == "1");
         Ok(match (is(0), is(1)) {
             (true, true) => Start::Gtid,
-            (false, _) => Start::Refused(format!("{other}, and it lacks transactions that were read: {stored} is not in its gtid_executed")),
-            (true, false) => Start::Refused(format!("{other}, and it has purged transactions that were not read: its gtid_purged is not in {stored}")),
+            (false, _) => {
+                Start::Refused(format!("{other}, and it lacks transactions that were read: {stored} is not in its gtid_executed"))
+            }
+            (true, false) => {
+                Start::Refused(format!("{other}, and it has purged transactions that were not read: its gtid_purged is not in {stored}"))
+            }
         })
     }
 }

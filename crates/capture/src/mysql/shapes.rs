@@ -149,7 +149,8 @@ impl Shapes {
 }
 
 fn known(table: &CatalogTable) -> Vec<Known> {
-    let one = |c: &catalog::CatalogColumn| Known { name: c.name.clone(), native: c.native.clone(), charset: c.charset.clone(), is_key: c.is_key };
+    let one =
+        |c: &catalog::CatalogColumn| Known { name: c.name.clone(), native: c.native.clone(), charset: c.charset.clone(), is_key: c.is_key };
     table.columns.iter().map(one).collect()
 }
 

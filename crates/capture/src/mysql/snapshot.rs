@@ -107,7 +107,8 @@ impl Plan {
 
     /// `(a > 1) OR (a = 1 AND b > 2)`: a comparison of rows would not use the index.
     fn behind(&self, after: &[String]) -> Option<String> {
-        let literals = self.key.iter().zip(after).map(|(&i, hex)| key_literal(&self.shape.columns[i].kind, hex)).collect::<Option<Vec<_>>>()?;
+        let literals =
+            self.key.iter().zip(after).map(|(&i, hex)| key_literal(&self.shape.columns[i].kind, hex)).collect::<Option<Vec<_>>>()?;
         let names: Vec<String> = self.key.iter().map(|&i| quoted(&self.shape.columns[i].name)).collect();
         if literals.len() != names.len() {
             return None;
@@ -126,7 +127,18 @@ fn is_ordered(kind: &Kind, native: &str) -> bool {
     let is_by_number = native.starts_with("enum") || native.starts_with("set") || native.starts_with("inet");
     let is_plain = matches!(
         kind,
-        Kind::Int16 | Kind::Int32 | Kind::Int64 | Kind::UInt64 | Kind::Decimal(_) | Kind::Text | Kind::Binary | Kind::Date | Kind::Time | Kind::Timestamp | Kind::TimestampTz | Kind::Uuid
+        Kind::Int16
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::UInt64
+            | Kind::Decimal(_)
+            | Kind::Text
+            | Kind::Binary
+            | Kind::Date
+            | Kind::Time
+            | Kind::Timestamp
+            | Kind::TimestampTz
+            | Kind::Uuid
     );
     is_plain && !is_by_number && !native.starts_with("bit")
 }
@@ -215,7 +227,8 @@ impl Chunk {
         };
         let is_partial = after.as_ref().is_some_and(|row| row.contains(&Datum::Unavailable));
         let images = [before, after];
-        let keys: Vec<_> = images.iter().filter_map(|row| row.as_ref()).map(|row| key_bytes(positions.iter().map(|&i| row.get(i)))).collect();
+        let keys: Vec<_> =
+            images.iter().filter_map(|row| row.as_ref()).map(|row| key_bytes(positions.iter().map(|&i| row.get(i)))).collect();
         // A minimal image after an update has a key only if it changed.
         if keys.iter().all(Option::is_none) {
             self.is_spoiled = true;
@@ -283,7 +296,9 @@ impl Whole {
             sql.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
             let own = sql.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
             let get = |name: &str| own.iter().find(|r| r.text(0).eq_ignore_ascii_case(name)).map(|r| r.text(1));
-            let said = get("binlog_snapshot_file").filter(|f| !f.is_empty() && f != "none").zip(get("binlog_snapshot_position").and_then(|p| p.parse().ok()));
+            let said = get("binlog_snapshot_file")
+                .filter(|f| !f.is_empty() && f != "none")
+                .zip(get("binlog_snapshot_position").and_then(|p| p.parse().ok()));
             let at = match said {
                 Some(at) => Some(at),
                 None => Some(end(&mut sql, status).await?).filter(|after| *after == before),

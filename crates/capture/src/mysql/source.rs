@@ -18,7 +18,7 @@ use super::snapshot::{self, Chunk, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
 use super::wire::{Connection, Flavor};
 use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
-use crate::source::{Health, Link, Next, Phase, Source, SourceError, SnapshotRequest};
+use crate::source::{Health, Link, Next, Phase, SnapshotRequest, Source, SourceError};
 use crate::table::TableId;
 use bytes::Bytes;
 use mulgil_model::position::Position;
@@ -294,7 +294,8 @@ impl MysqlSource {
         };
         let plan = Plan::new(&table);
         if plan.has_key() {
-            let mut chunk = Chunk::read(&mut self.sql, plan, progress, self.chunk_rows, self.settings.batch_bytes_max).await.map_err(failed)?;
+            let mut chunk =
+                Chunk::read(&mut self.sql, plan, progress, self.chunk_rows, self.settings.batch_bytes_max).await.map_err(failed)?;
             chunk.high = snapshot::end(&mut self.sql, self.server.status).await.map_err(failed)?;
             self.work = Work::Chunk(Box::new(chunk));
         } else {
@@ -342,7 +343,13 @@ impl MysqlSource {
         self.chunk_batch(id, columns, rows.into_iter(), is_last).map(Some)
     }
 
-    fn chunk_batch(&mut self, id: TableId, columns: Vec<crate::table::Column>, rows: impl Iterator<Item = Row>, is_last: bool) -> Result<Batch, SourceError> {
+    fn chunk_batch(
+        &mut self,
+        id: TableId,
+        columns: Vec<crate::table::Column>,
+        rows: impl Iterator<Item = Row>,
+        is_last: bool,
+    ) -> Result<Batch, SourceError> {
         let table = self.assembler.shapes.table(id, columns);
         let place = &self.assembler.place;
         let progress = self.snapshots.front();

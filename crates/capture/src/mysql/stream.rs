@@ -28,7 +28,9 @@ impl Stream {
         let nanoseconds = settings.heartbeat.as_nanos();
         let names = if server.flavor == Flavor::MySql { &["master", "source"][..] } else { &["master"] };
         for name in names {
-            connection.query(&format!("SET @{name}_heartbeat_period = {nanoseconds}, @{name}_binlog_checksum = @@GLOBAL.binlog_checksum")).await?;
+            connection
+                .query(&format!("SET @{name}_heartbeat_period = {nanoseconds}, @{name}_binlog_checksum = @@GLOBAL.binlog_checksum"))
+                .await?;
         }
         connection.query(&format!("SET SESSION net_write_timeout = {WRITE_WAIT_SECONDS}")).await?;
         if server.flavor == Flavor::MariaDb {
@@ -49,7 +51,9 @@ impl Stream {
                 connection.dump_gtid(id, &set.encode()).await?;
             }
             _ => {
-                let at = u32::try_from(place.at).map_err(|_| WireError::Login(format!("binlog file {} cannot be asked for at {}: only the first 4 GiB can", place.file, place.at)))?;
+                let at = u32::try_from(place.at).map_err(|_| {
+                    WireError::Login(format!("binlog file {} cannot be asked for at {}: only the first 4 GiB can", place.file, place.at))
+                })?;
                 connection.register(id).await?;
                 connection.dump(id, &place.file, at).await?;
             }

@@ -57,7 +57,13 @@ impl TextShape {
 }
 
 fn column(c: &CatalogColumn, native: &Native) -> Column {
-    Column { name: c.name.clone(), kind: kind(native, c.charset.as_deref()), is_nullable: c.is_nullable, is_key: c.is_key, native: c.native.clone() }
+    Column {
+        name: c.name.clone(),
+        kind: kind(native, c.charset.as_deref()),
+        is_nullable: c.is_nullable,
+        is_key: c.is_key,
+        native: c.native.clone(),
+    }
 }
 
 fn form(native: &Native) -> Form {
@@ -173,7 +179,8 @@ fn time_us(raw: &[u8]) -> Option<i64> {
 }
 
 fn uuid(raw: &[u8]) -> Option<[u8; 16]> {
-    let digits: Vec<u8> = raw.iter().filter(|b| **b != b'-').map(|b| char::from(*b).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let digits: Vec<u8> =
+        raw.iter().filter(|b| **b != b'-').map(|b| char::from(*b).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     bytes.try_into().ok().filter(|_| digits.len() == 32)
 }

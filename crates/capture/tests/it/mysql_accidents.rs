@@ -75,7 +75,12 @@ async fn another_server_is_refused_and_a_replica_is_gone_on_with() {
     let said = refused(&mut reader).await.to_string();
     assert!(said.contains("another server") && said.contains("not come as far"), "{said}");
 
-    other.sql(&format!("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos; START SLAVE", server.port())).unwrap();
+    other
+        .sql(&format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos; START SLAVE",
+            server.port()
+        ))
+        .unwrap();
     reader.settings.address = old;
     server.sql("INSERT INTO t.a SELECT seq, repeat('x', 100) FROM t.seq_10_to_5000; UPDATE t.a SET v = 'y' WHERE id = 1").unwrap();
     // Left in the middle of a transaction.
@@ -178,7 +183,8 @@ async fn check_names_what_is_missing_and_its_statement_puts_it_right() {
     settings.snapshot = SnapshotMode::Initial;
     settings.address = server.url_as("cdc", "pw", "").parse().unwrap();
     let missing = check(&settings).await.unwrap();
-    let fatal: Vec<_> = missing.iter().filter(|m| m.is_fatal).map(|m| m.fix.split("; --").next().unwrap().trim_end_matches(';').to_owned()).collect();
+    let fatal: Vec<_> =
+        missing.iter().filter(|m| m.is_fatal).map(|m| m.fix.split("; --").next().unwrap().trim_end_matches(';').to_owned()).collect();
     assert_eq!(
         fatal,
         [
@@ -194,7 +200,11 @@ async fn check_names_what_is_missing_and_its_statement_puts_it_right() {
     }
     let missing = check(&settings).await.unwrap();
     assert!(missing.iter().all(|m| !m.is_fatal), "{missing:?}");
-    assert!(missing.iter().any(|m| m.what.contains("binlog_row_metadata")) && missing.iter().any(|m| m.what.contains("t.nokey has no primary key")), "{missing:?}");
+    assert!(
+        missing.iter().any(|m| m.what.contains("binlog_row_metadata"))
+            && missing.iter().any(|m| m.what.contains("t.nokey has no primary key")),
+        "{missing:?}"
+    );
     let mut reader = Reader::new(settings);
     reader.until("both tables", |r| r.count(Op::Read) == 1).await;
     server.sql("INSERT INTO t.a VALUES (3, 'three')").unwrap();

@@ -4,7 +4,7 @@ use mulgil_capture::change::{Batch, Change, Op, Resume, Row, What};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::mysql::open;
 use mulgil_capture::mysql::settings::{Settings, SnapshotMode};
-use mulgil_capture::source::{Health, Link, Source, SnapshotRequest, SourceError, SourceErrorKind};
+use mulgil_capture::source::{Health, Link, SnapshotRequest, Source, SourceError, SourceErrorKind};
 use mulgil_model::position::Position;
 use mulgil_servers::MariaDb;
 use std::collections::BTreeMap;

@@ -82,14 +82,22 @@ async fn the_snapshot_reads_every_type_as_the_stream_does() {
     for (i, (native, values)) in TYPES.iter().enumerate() {
         script += &format!("CREATE TABLE x{i} (id int AUTO_INCREMENT PRIMARY KEY, v {native}); ");
         // A function's commas are not between values.
-        let values: Vec<&str> = if values.is_empty() || values.contains('(') || values.contains('{') || native.starts_with("set") { Vec::new() } else { values.split(", ").collect() };
+        let values: Vec<&str> = if values.is_empty() || values.contains('(') || values.contains('{') || native.starts_with("set") {
+            Vec::new()
+        } else {
+            values.split(", ").collect()
+        };
         values.iter().for_each(|value| script += &format!("INSERT INTO x{i} (v) VALUES ({value}); "));
         let whole = TYPES[i].1;
         if values.is_empty() && !whole.is_empty() && (native.starts_with("point") || native.starts_with("geometry")) {
             script += &format!("INSERT INTO x{i} (v) VALUES ({whole}); ");
         } else if values.is_empty() {
             let rows: Vec<String> = split(whole).iter().map(|v| format!("({v})")).collect();
-            script += &if rows.is_empty() { format!("INSERT INTO x{i} (id) VALUES (3); ") } else { format!("INSERT INTO x{i} (v) VALUES {}; ", rows.join(",")) };
+            script += &if rows.is_empty() {
+                format!("INSERT INTO x{i} (id) VALUES (3); ")
+            } else {
+                format!("INSERT INTO x{i} (v) VALUES {}; ", rows.join(","))
+            };
         }
     }
     let mut stream = reader(&server, &["t.*"], SnapshotMode::NoData);
@@ -104,7 +112,9 @@ async fn the_snapshot_reads_every_type_as_the_stream_does() {
             .changes
             .iter()
             .filter_map(|c| match &c.what {
-                What::Row { table, after: Some(row), .. } if &*table.id.table != "mark" => Some((table.id.table.clone(), format!("{row:?}"), table.columns.clone())),
+                What::Row { table, after: Some(row), .. } if &*table.id.table != "mark" => {
+                    Some((table.id.table.clone(), format!("{row:?}"), table.columns.clone()))
+                }
                 _ => None,
             })
             .collect();
@@ -257,7 +267,13 @@ async fn always_reads_again_and_initial_does_not() {
         reader.drop_source();
         server.sql("INSERT INTO t.s VALUES (9); DELETE FROM t.s WHERE id = 9").unwrap();
         let before = reader.count(Op::Delete);
-        reader.until("the stream and its snapshot", |r| r.count(Op::Read) >= reads && r.resume.as_ref().unwrap().notes["snapshots"].is_null() && (before == 0 || r.count(Op::Delete) > before)).await;
+        reader
+            .until("the stream and its snapshot", |r| {
+                r.count(Op::Read) >= reads
+                    && r.resume.as_ref().unwrap().notes["snapshots"].is_null()
+                    && (before == 0 || r.count(Op::Delete) > before)
+            })
+            .await;
         assert_eq!(reader.count(Op::Read), reads, "{mode:?}");
     }
     let last: Vec<_> = reader.changes.iter().filter(|c| c.origin.snapshot == Snapshot::Last).collect();

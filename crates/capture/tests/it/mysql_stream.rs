@@ -39,7 +39,14 @@ fn statement(dice: &mut Dice, columns: &mut u32) -> String {
     let id = |dice: &mut Dice| dice.below(400);
     let row = |dice: &mut Dice| {
         let note = "물'\\ ".repeat(dice.below(5) as usize);
-        format!("({}, {}.{:02}, {}, from_unixtime({}))", dice.below(400), dice.below(90), dice.below(99), mulgil_literal(&note), 1 + dice.below(2_000_000_000))
+        format!(
+            "({}, {}.{:02}, {}, from_unixtime({}))",
+            dice.below(400),
+            dice.below(90),
+            dice.below(99),
+            mulgil_literal(&note),
+            1 + dice.below(2_000_000_000)
+        )
     };
     match dice.below(20) {
         0..=6 => {
@@ -57,14 +64,20 @@ fn statement(dice: &mut Dice, columns: &mut u32) -> String {
             ["COMMIT", "COMMIT", "ROLLBACK"][dice.below(3) as usize]
         ),
         // The engine without transactions makes the server write the rollback itself.
-        17 => format!("BEGIN; REPLACE INTO t.a (id) VALUES ({0}); SAVEPOINT s; REPLACE INTO t.b (id) VALUES ({0}); INSERT INTO t.m VALUES ({0}); ROLLBACK TO s; REPLACE INTO t.a (id) VALUES ({0} + 1); COMMIT;", id(dice)),
+        17 => format!(
+            "BEGIN; REPLACE INTO t.a (id) VALUES ({0}); SAVEPOINT s; REPLACE INTO t.b (id) VALUES ({0}); INSERT INTO t.m VALUES ({0}); ROLLBACK TO s; REPLACE INTO t.a (id) VALUES ({0} + 1); COMMIT;",
+            id(dice)
+        ),
         18 if dice.below(4) == 0 => format!("TRUNCATE TABLE {table};"),
         18 => "FLUSH BINARY LOGS;".to_owned(),
         _ => {
             *columns += 1;
             match columns.is_multiple_of(3) {
                 true => format!("ALTER TABLE {table} DROP COLUMN IF EXISTS c{};", *columns - 1),
-                false => format!("ALTER TABLE {table} ADD COLUMN c{columns} bigint unsigned DEFAULT {columns} {};", ["FIRST", "AFTER id"][dice.below(2) as usize]),
+                false => format!(
+                    "ALTER TABLE {table} ADD COLUMN c{columns} bigint unsigned DEFAULT {columns} {};",
+                    ["FIRST", "AFTER id"][dice.below(2) as usize]
+                ),
             }
         }
     }
@@ -147,7 +160,11 @@ async fn interrupted_at_random_it_is_the_same_stream() {
 
 #[tokio::test]
 async fn interrupted_without_metadata_and_checksums_it_is_the_same_stream() {
-    let settings = Settings::default().with("binlog-row-metadata", "NO_LOG").with("binlog-checksum", "NONE").with("log-bin-compress", "ON").with("log-bin-compress-min-len", "10");
+    let settings = Settings::default()
+        .with("binlog-row-metadata", "NO_LOG")
+        .with("binlog-checksum", "NONE")
+        .with("log-bin-compress", "ON")
+        .with("log-bin-compress-min-len", "10");
     let mut server = start(&settings);
     server.sql(TABLES).unwrap();
     let mut reader = from_here(&server, &["t.a", "t.mark"]).await;

@@ -60,7 +60,10 @@ mod tests {
     fn answers_are_those_of_the_formulas() {
         let nonce: Vec<u8> = (1..=20).collect();
         assert_eq!(hex(&answer(NATIVE, "secret", &nonce).expect("answer")), "b32bb3a583e1340c0a1108d58b1be49781ad8c2f");
-        assert_eq!(hex(&answer(CACHING_SHA2, "secret", &nonce).expect("answer")), "746ebe205d56a0707acb3e796e834e0dd7b1d61743b26bd5202c7a623230c7c9");
+        assert_eq!(
+            hex(&answer(CACHING_SHA2, "secret", &nonce).expect("answer")),
+            "746ebe205d56a0707acb3e796e834e0dd7b1d61743b26bd5202c7a623230c7c9"
+        );
         assert!(answer(NATIVE, "", &nonce).expect("answer").is_empty());
         let refused = answer("client_ed25519", "secret", &nonce).expect_err("unknown plugin").to_string();
         assert!(refused.contains("client_ed25519") && !refused.contains("secret"), "{refused}");

@@ -91,7 +91,9 @@ pub(super) struct Login<'a> {
 
 impl Login<'_> {
     fn capabilities(&self) -> u32 {
-        use capability::{CONNECT_WITH_DB, LONG_FLAG, LONG_PASSWORD, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41, SECURE_CONNECTION, SSL, TRANSACTIONS};
+        use capability::{
+            CONNECT_WITH_DB, LONG_FLAG, LONG_PASSWORD, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41, SECURE_CONNECTION, SSL, TRANSACTIONS,
+        };
         let base = LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION;
         let database = if self.database.is_empty() { 0 } else { CONNECT_WITH_DB };
         let tls = if self.is_tls { SSL } else { 0 };
@@ -133,7 +135,10 @@ impl Login<'_> {
 pub(super) enum Reply {
     Ok,
     /// `Protocol::AuthSwitchRequest`
-    Switch { plugin: String, nonce: Vec<u8> },
+    Switch {
+        plugin: String,
+        nonce: Vec<u8>,
+    },
     /// `Protocol::AuthMoreData`
     More(Bytes),
 }
@@ -195,7 +200,14 @@ mod tests {
 
     #[test]
     fn our_answer_is_laid_out_as_documented() {
-        let login = Login { user: "pam", database: "test", plugin: "mysql_native_password", is_tls: false, server: u32::MAX, packet_bytes_max: 1 << 24 };
+        let login = Login {
+            user: "pam",
+            database: "test",
+            plugin: "mysql_native_password",
+            is_tls: false,
+            server: u32::MAX,
+            packet_bytes_max: 1 << 24,
+        };
         let answer = [0xab; 20];
         let out = login.response(&answer);
         assert_eq!(out[..9], [0x0d, 0xa2, 0x28, 0x00, 0, 0, 0, 1, 45]);

@@ -14,7 +14,8 @@ use tokio_rustls::TlsConnector;
 
 /// Makes a connection whose server expects it a TLS one.
 pub(super) async fn wrap(address: &Address, tcp: Io) -> Result<Io, WireError> {
-    let name = ServerName::try_from(address.host.clone()).map_err(|_| WireError::Tls("the host is not a name that a certificate can have".into()))?;
+    let name = ServerName::try_from(address.host.clone())
+        .map_err(|_| WireError::Tls("the host is not a name that a certificate can have".into()))?;
     let connector = TlsConnector::from(Arc::new(config(address)?));
     let stream = connector.connect(name, tcp).await.map_err(|e| WireError::Tls(e.to_string()))?;
     Ok(Box::pin(stream))
