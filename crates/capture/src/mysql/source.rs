@@ -16,7 +16,7 @@ use super::server::Server;
 use super::settings::{Settings, SnapshotMode};
 use super::snapshot::{self, Chunk, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
-use super::wire::{Connection, Flavor};
+use super::wire::{Connection, Flavor, WireError};
 use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
 use crate::source::{Health, Link, Next, Phase, SnapshotRequest, Source, SourceError};
 use crate::table::TableId;
@@ -25,10 +25,12 @@ use mulgil_model::position::Position;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often the server is asked how far behind we are.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
+/// No answer for so long, and the connection counts as cut: the stream is not read meanwhile.
+const HEALTH_WAIT_MAX: Duration = Duration::from_secs(10);
 
 pub struct MysqlSource {
     settings: Settings,
@@ -411,10 +413,10 @@ impl MysqlSource {
         if let Some(id) = ids.iter().find(|id| !found.iter().any(|t| t.id == **id)) {
             return Ok(Err(format!("{id} does not exist")));
         }
-        if let Some(filter) = &request.filter {
-            if let Some(why) = self.refused_filter(&ids, filter).await? {
-                return Ok(Err(why));
-            }
+        if let Some(filter) = &request.filter
+            && let Some(why) = self.refused_filter(&ids, filter).await?
+        {
+            return Ok(Err(why));
         }
         Ok(Ok(ids.iter().map(|id| (id.database.to_string(), id.table.to_string())).collect()))
     }
@@ -443,7 +445,9 @@ impl MysqlSource {
 
     async fn tell_health(&mut self) -> Result<(), SourceError> {
         self.health_when = Instant::now() + HEALTH_EVERY;
-        let (file, at) = snapshot::end(&mut self.sql, self.server.status).await.map_err(|e| e.during("ask where the binlog ends"))?;
+        let asked = timeout(HEALTH_WAIT_MAX, snapshot::end(&mut self.sql, self.server.status)).await;
+        let end = asked.unwrap_or(Err(WireError::Silent(HEALTH_WAIT_MAX)));
+        let (file, at) = end.map_err(|e| e.during("ask where the binlog ends"))?;
         let place = &self.assembler.place;
         // Of files between only the server knows the sizes, and asking is dear.
         self.health.lag_bytes = (*place.file == *file).then(|| at.saturating_sub(place.at));

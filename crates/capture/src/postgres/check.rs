@@ -122,7 +122,7 @@ async fn slots_left(connection: &mut Connection, has_own: bool, found: &mut Foun
 async fn role(connection: &mut Connection, settings: &PostgresSettings, found: &mut Found) -> Result<(), WireError> {
     let user = &settings.address.user;
     let rows = connection.query("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user").await?;
-    if !rows.first().is_some_and(|r| text(r, 0) == "t") {
+    if rows.first().is_none_or(|r| text(r, 0) != "t") {
         found.fatal(format!("the role {user} may not replicate"), format!("ALTER ROLE {} REPLICATION", identifier(user)));
     }
     Ok(())

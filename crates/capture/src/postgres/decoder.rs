@@ -154,7 +154,7 @@ impl Decoder {
     pub fn feed_replay(&mut self) -> Result<Option<Asks>, DecoderError> {
         let Some((replay, end_lsn)) = &mut self.replay else { return Ok(None) };
         let end_lsn = *end_lsn;
-        match replay.next()? {
+        match replay.next_message()? {
             Some((message, length)) => self.take(message, length).map(Some),
             None => {
                 self.replay = None;

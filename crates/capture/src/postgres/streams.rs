@@ -165,7 +165,7 @@ pub struct Replay {
 
 impl Replay {
     /// The next message that was not rolled back, and its length.
-    pub fn next(&mut self) -> Result<Option<(Message, usize)>, StreamsError> {
+    pub fn next_message(&mut self) -> Result<Option<(Message, usize)>, StreamsError> {
         while let Some(bytes) = self.next_bytes()? {
             let length = bytes.len();
             let (xid, message) = pgoutput::decode(bytes, true).map_err(|_| StreamsError::Damaged)?;
@@ -255,7 +255,7 @@ mod tests {
 
     fn all(mut replay: Replay) -> Vec<String> {
         let mut found = Vec::new();
-        while let Some((message, _)) = replay.next().unwrap() {
+        while let Some((message, _)) = replay.next_message().unwrap() {
             found.push(match message {
                 Message::Logical { content, .. } => String::from_utf8(content.to_vec()).unwrap(),
                 Message::Relation(r) => r.name,

@@ -184,12 +184,15 @@ pub struct Typed {
 /// Shapes that are kept; all are forgotten when there are more.
 const SHAPES_MAX: usize = 1_024;
 
+/// How a shape fills the stream, or why it cannot.
+type Bound = Result<Arc<Binding>, Break>;
+
 /// Makes rows of one stream from the changes of its table. Holds no rows.
 pub struct Mapper {
     mapping: Mapping,
     checks: Checks,
     /// By the address of the shape, which is held, so that it stays its own.
-    bindings: HashMap<usize, (Arc<Table>, Result<Arc<Binding>, Break>)>,
+    bindings: HashMap<usize, (Arc<Table>, Bound)>,
     /// Columns of the stream that some shape has filled by their own name: from then on they are mapped.
     once_found: BTreeSet<usize>,
     constants: Vec<Option<Cell>>,

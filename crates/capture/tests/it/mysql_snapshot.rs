@@ -240,12 +240,17 @@ async fn a_snapshot_can_be_asked_for_while_streaming() {
     let cases = [("t.s", Some("id <= 120"), true), ("t.other", None, false), ("t.s", Some("nothing = 1"), false), ("s", None, false)];
     for (table, filter, is_taken) in cases {
         reader.opened().await;
-        let (accepted, answer) = oneshot::channel();
+        let (accepted, mut answer) = oneshot::channel();
         let request = SnapshotRequest { tables: vec![table.into()], filter: filter.map(str::to_owned), accepted };
         reader.requests().send(request).await.unwrap();
-        server.sql("UPDATE t.s SET v = v + 1 WHERE id = 1").unwrap();
-        reader.step().await;
-        let answer = answer.await.unwrap();
+        // The source answers while somebody waits for its next batch, and so that one comes something changes.
+        let answer = loop {
+            server.sql("UPDATE t.s SET v = v + 1 WHERE id = 1").unwrap();
+            reader.step().await;
+            if let Ok(answer) = answer.try_recv() {
+                break answer;
+            }
+        };
         assert_eq!(answer.is_ok(), is_taken, "{table} {filter:?}: {answer:?}");
         if is_taken {
             reader.drop_source();

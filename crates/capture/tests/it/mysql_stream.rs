@@ -108,6 +108,8 @@ async fn is_undisturbed(server_settings: &Settings, seed: u64, rounds: u64) {
         server.sql(&script).unwrap();
         reader.settings.batch_rows_max = [5, 50, 8_192][dice.below(3) as usize];
         for _ in 0..dice.below(4) {
+            // A place that moves on, so that there is a batch also when all changes were read.
+            server.sql("INSERT INTO t.m VALUES (1)").unwrap();
             reader.step().await;
         }
         match dice.below(4) {

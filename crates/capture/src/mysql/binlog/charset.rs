@@ -206,11 +206,11 @@ impl Charset {
                 let units = raw
                     .chunks_exact(2)
                     .map(|c| if is_little { u16::from_le_bytes([c[0], c[1]]) } else { u16::from_be_bytes([c[0], c[1]]) });
-                raw.len() % 2 == 0 && put_all(arena, char::decode_utf16(units).map(Result::ok))
+                raw.len().is_multiple_of(2) && put_all(arena, char::decode_utf16(units).map(Result::ok))
             }
             Form::Wide { .. } => {
                 let units = raw.chunks_exact(4).map(|c| char::from_u32(u32::from_be_bytes([c[0], c[1], c[2], c[3]])));
-                raw.len() % 4 == 0 && put_all(arena, units)
+                raw.len().is_multiple_of(4) && put_all(arena, units)
             }
             Form::Encoding(encoding, otherwise) => put_encoded(arena, &raw, encoding, otherwise),
             Form::Binary | Form::Utf8 | Form::Ascii => false,

@@ -39,7 +39,7 @@ impl Written {
 
     /// Days since 1970-01-01; none for zero dates, and for days that are let in by `ALLOW_INVALID_DATES`.
     pub fn days(&self) -> Option<i32> {
-        let is_leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
+        let is_leap = self.year.is_multiple_of(4) && (!self.year.is_multiple_of(100) || self.year.is_multiple_of(400));
         let length = match self.month {
             1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
             4 | 6 | 9 | 11 => 30,
@@ -229,6 +229,7 @@ mod tests {
 
     /// The bytes of -00:00:00.01 and its neighbours are those of `my_time_packed_to_binary`'s comment.
     #[test]
+    #[allow(clippy::unusual_byte_groupings, reason = "the fraction stands apart")]
     fn times() {
         let cases = [
             (0x80_0000, 0, 0),

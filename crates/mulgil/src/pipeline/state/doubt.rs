@@ -148,10 +148,20 @@ mod tests {
         n
     }
 
+    fn paths(dir: &Path) -> Vec<PathBuf> {
+        let inner = RealDisk.list_dirs(dir).unwrap().into_iter().flat_map(|name| paths(&dir.join(name)));
+        RealDisk.list(dir).unwrap().into_iter().map(|e| dir.join(e.name)).chain(inner).collect()
+    }
+
     fn files(dir: &Path) -> Vec<u64> {
-        let inner = RealDisk.list_dirs(dir).unwrap().into_iter().flat_map(|name| files(&dir.join(name)));
-        let here = RealDisk.list(dir).unwrap().into_iter().map(|e| dir.join(e.name).metadata().unwrap().ino());
-        here.chain(inner).collect()
+        paths(dir).iter().map(|path| path.metadata().unwrap().ino()).collect()
+    }
+
+    /// Under a second name a file that is removed keeps its number: no new file can be taken for it.
+    fn hold(dir: &Path, in_folder: &Path) {
+        for (n, path) in paths(dir).iter().enumerate() {
+            std::fs::hard_link(path, in_folder.join(n.to_string())).unwrap();
+        }
     }
 
     #[test]
@@ -160,6 +170,8 @@ mod tests {
         let dir = root.path().join("state");
         filled(&dir);
         let names = || RealDisk.list(root.path()).unwrap().into_iter().map(|e| e.name).collect::<Vec<_>>();
+        let held = tempfile::tempdir_in(root.path().parent().unwrap()).unwrap();
+        hold(&dir, held.path());
         let before = files(&dir);
         assert_eq!((n_entries(&dir), names()), (100, vec![]));
         assert!(before.iter().any(|ino| files(&dir).contains(ino)), "without a note they are the same files");

@@ -59,7 +59,8 @@ fn field(field: (u8, &[u8])) -> Optional {
 
 #[test]
 fn numbers() {
-    let cases: Vec<(u8, &[u8], Optional, Vec<u8>, Kind, Datum)> = vec![
+    type Case = (u8, &'static [u8], Optional, Vec<u8>, Kind, Datum);
+    let cases: Vec<Case> = vec![
         (1, &[], field(SIGNED), vec![0x80], Kind::Int16, Datum::Int(-128)),
         (1, &[], field(UNSIGNED), vec![0xff], Kind::Int16, Datum::Int(255)),
         (2, &[], field(UNSIGNED), vec![0xff, 0xff], Kind::Int32, Datum::Int(65_535)),
@@ -111,7 +112,8 @@ fn dates_and_times_of_old_and_new_servers() {
 #[test]
 fn texts_and_bytes() {
     let collation = |id: u8| vec![(3u8, vec![id])];
-    let cases: Vec<(u8, &[u8], Optional, &[u8], Datum)> = vec![
+    type Case = (u8, &'static [u8], Optional, &'static [u8], Datum);
+    let cases: Vec<Case> = vec![
         (15, &[20, 0], collation(45), "\u{6}물길".as_bytes(), text("물길")),
         (15, &[20, 0], collation(8), b"\x04caf\xe9", text("café")),
         (15, &[20, 0], collation(63), b"\x02\x00\xff", binary(b"\x00\xff")),
@@ -142,7 +144,9 @@ fn enums_and_sets() {
     let latin1 = (11, vec![8u8]);
     let buy = vec![strings(6, &[b"BUY", b"SELL"]), utf8.clone()];
     let abc = vec![strings(5, &[b"a", b"b", b"\xc3\xa9"]), utf8];
-    let cases: Vec<(&[u8], Optional, Option<(&str, Option<&str>)>, &[u8], Datum)> = vec![
+    type Known = (&'static str, Option<&'static str>);
+    type Case = (&'static [u8], Optional, Option<Known>, &'static [u8], Datum);
+    let cases: Vec<Case> = vec![
         (&[247, 1], buy.clone(), None, &[2], text("SELL")),
         (&[247, 1], buy.clone(), None, &[0], text("")),
         (&[247, 1], buy, None, &[3], odd("3")),
@@ -230,7 +234,8 @@ fn a_catalog_of_another_version_is_refused() {
     let known =
         |native: &str, name: &str| Known { name: name.into(), native: native.into(), charset: Some("utf8mb4".into()), is_key: false };
     let named = vec![(4u8, Put::default().counted(b"v").0)];
-    let cases: [((u8, &[u8]), &Optional, &str, bool); 9] = [
+    type Case<'a> = ((u8, &'static [u8]), &'a Optional, &'static str, bool);
+    let cases: [Case; 9] = [
         ((3, &[]), &vec![], "int(11) unsigned", true),
         ((3, &[]), &vec![], "bigint(20)", false),
         ((246, &[10, 2]), &vec![], "decimal(10,2)", true),
