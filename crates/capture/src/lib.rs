@@ -10,3 +10,5 @@ pub mod postgres;
 pub mod source;
 pub mod table;
 pub mod typed;
+
+mod tls;
