@@ -25,6 +25,7 @@ mod postgres;
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use server::Server;
 
 use anyhow::Result;
 use std::time::{Duration, Instant};

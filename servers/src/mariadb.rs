@@ -6,6 +6,7 @@ use crate::programs::{self, read};
 use crate::server::{Plan, Server};
 use anyhow::Result;
 use std::ffi::OsString;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,10 +72,6 @@ impl MariaDb {
         Ok(Self { server: Server::start(folder, plan)? })
     }
 
-    pub fn port(&self) -> u16 {
-        self.server.port
-    }
-
     /// As the superuser.
     pub fn url(&self, database: &str) -> String {
         format!("mysql://{SUPERUSER}@127.0.0.1:{}/{database}", self.port())
@@ -112,42 +109,20 @@ impl MariaDb {
     pub fn version(&self) -> Result<String> {
         self.sql("SELECT VERSION()")
     }
+}
 
-    /// `kill -9`.
-    pub fn kill_hard(&mut self) -> Result<()> {
-        self.server.kill_hard()
+/// What every server can do.
+impl Deref for MariaDb {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
+}
 
-    pub fn stop(&mut self) -> Result<()> {
-        self.server.stop()
-    }
-
-    /// Starts it again after a kill or a stop, or stops it first: same port, same data.
-    pub fn restart(&mut self) -> Result<()> {
-        self.server.stop()?;
-        self.server.launch()
-    }
-
-    /// Changes a setting of the command line, from the next restart on.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.server.plan.settings.push((name.to_owned(), value.to_owned()));
-    }
-
-    /// Halts the process: connections stay open and silent. [`Self::thaw`] goes on.
-    pub fn freeze(&self) -> Result<()> {
-        self.server.freeze(true)
-    }
-
-    pub fn thaw(&self) -> Result<()> {
-        self.server.freeze(false)
-    }
-
-    pub fn log(&self) -> String {
-        self.server.log_text()
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.server.folder.data()
+impl DerefMut for MariaDb {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
     }
 }
 

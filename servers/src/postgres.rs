@@ -6,6 +6,7 @@ use crate::server::{Plan, Server};
 use crate::{Settings, programs::read};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,10 +87,6 @@ impl Postgres {
         Ok(Self { server: Server::start(folder, plan)? })
     }
 
-    pub fn port(&self) -> u16 {
-        self.server.port
-    }
-
     /// As the superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://{SUPERUSER}@127.0.0.1:{}/{database}", self.port())
@@ -133,46 +130,23 @@ impl Postgres {
         Ok(())
     }
 
-    /// `kill -9` for all of its processes.
-    pub fn kill_hard(&mut self) -> Result<()> {
-        self.server.kill_hard()
-    }
-
-    /// An orderly shutdown ("fast": clients are cut off).
-    pub fn stop(&mut self) -> Result<()> {
-        self.server.stop()
-    }
-
-    /// Starts it again after a kill or a stop, or stops it first: same port, same data.
-    pub fn restart(&mut self) -> Result<()> {
-        self.server.stop()?;
-        self.server.launch()
-    }
-
-    /// Changes a setting of the command line, from the next restart on.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.server.plan.settings.push((name.to_owned(), value.to_owned()));
-    }
-
-    /// Halts all of its processes: connections stay open and silent. [`Self::thaw`] goes on.
-    pub fn freeze(&self) -> Result<()> {
-        self.server.freeze(true)
-    }
-
-    pub fn thaw(&self) -> Result<()> {
-        self.server.freeze(false)
-    }
-
-    pub fn log(&self) -> String {
-        self.server.log_text()
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.server.folder.data()
-    }
-
     fn bin(&self) -> &Path {
         bin_of(&self.server)
+    }
+}
+
+/// What every server can do.
+impl Deref for Postgres {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl DerefMut for Postgres {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
     }
 }
 

@@ -1,4 +1,5 @@
-//! One server process: started on a port of its own, waited for, stopped, killed, started again.
+//! One server process: started on a port of its own, waited for, stopped, killed, started again. What every kind of server can do is here;
+//! `Postgres` and `MariaDb` are one with something to say of their own.
 
 use crate::folder::Folder;
 use crate::programs::{self, tail};
@@ -20,15 +21,15 @@ const POLL_EVERY: Duration = Duration::from_millis(25);
 const PORTS_TRIED_MAX: u32 = 8;
 
 pub struct Server {
-    pub folder: Folder,
-    pub port: u16,
-    pub plan: Plan,
+    pub(crate) folder: Folder,
+    pub(crate) port: u16,
+    pub(crate) plan: Plan,
     child: Option<Child>,
     reaper: Reaper,
 }
 
 /// How the server is started and asked.
-pub struct Plan {
+pub(crate) struct Plan {
     pub program: PathBuf,
     pub arguments: fn(&Server) -> Vec<OsString>,
     /// Succeeds when the server takes connections; over its own socket, never a port that may be another's.
@@ -41,7 +42,7 @@ pub struct Plan {
 
 impl Server {
     /// Starts it, on the next port that is free.
-    pub fn start(folder: Folder, plan: Plan) -> Result<Self> {
+    pub(crate) fn start(folder: Folder, plan: Plan) -> Result<Self> {
         let reaper = Reaper::start(folder.root())?;
         let mut server = Self { folder, port: 0, plan, child: None, reaper };
         for _ in 0..PORTS_TRIED_MAX {
@@ -56,7 +57,7 @@ impl Server {
     }
 
     /// Starts it on its port and data, and waits until it answers.
-    pub fn launch(&mut self) -> Result<()> {
+    fn launch(&mut self) -> Result<()> {
         anyhow::ensure!(self.child.is_none(), "{} is running", self.name());
         let log = std::fs::File::options().create(true).append(true).open(self.folder.log()).context("open the server's log")?;
         let said_before = log.metadata()?.len();
@@ -106,6 +107,25 @@ impl Server {
         self.reaper.watch(0)
     }
 
+    /// Starts it again after a kill or a stop, or stops it first: same port, same data.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.launch()
+    }
+
+    /// Changes a setting of the command line, from the next restart on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.plan.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.data()
+    }
+
     /// `kill -9` for every process of the server, as when the power fails, but for what the operating system still writes. The data stays.
     pub fn kill_hard(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
@@ -124,8 +144,16 @@ impl Server {
         self.reaper.watch(0)
     }
 
-    /// Stops (true) or continues every process of the server: its connections stay open and silent.
-    pub fn freeze(&self, is_frozen: bool) -> Result<()> {
+    /// Halts all of its processes: connections stay open and silent. [`Self::thaw`] goes on.
+    pub fn freeze(&self) -> Result<()> {
+        self.hold(true)
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        self.hold(false)
+    }
+
+    fn hold(&self, is_frozen: bool) -> Result<()> {
         signal(if is_frozen { "STOP" } else { "CONT" }, &self.pids()?)
     }
 
@@ -137,22 +165,23 @@ impl Server {
         Ok(of_ours.filter_map(|p| p.file_name().to_str()?.parse().ok()).collect())
     }
 
-    pub fn log_text(&self) -> String {
+    /// What it has said.
+    pub fn log(&self) -> String {
         std::fs::read(self.folder.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// The end of what it said behind the first `from` bytes.
     fn log_tail(&self, from: u64) -> String {
-        let text = self.log_text();
+        let text = self.log();
         tail(text.get(from as usize..).unwrap_or(&text))
     }
 
-    pub fn name(&self) -> String {
+    fn name(&self) -> String {
         self.plan.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// A file with this text, as the input of a client: a pipe could fill up while the client writes its answer.
-    pub fn input(&self, text: &str) -> Result<std::fs::File> {
+    pub(crate) fn input(&self, text: &str) -> Result<std::fs::File> {
         use std::io::{Seek, Write};
         let mut file = tempfile::tempfile_in(self.folder.root()).context("make a temporary file")?;
         file.write_all(text.as_bytes())?;

@@ -7,8 +7,10 @@ pub mod envelope;
 pub mod filter;
 pub mod mysql;
 pub mod postgres;
+pub mod snapshot_mode;
 pub mod source;
 pub mod table;
 pub mod typed;
 
 mod tls;
+pub mod url;

@@ -10,6 +10,7 @@ pub mod schema;
 pub mod streams;
 
 pub mod candle;
+pub mod columns;
 pub mod keys;
 pub mod rows;
 pub mod search;

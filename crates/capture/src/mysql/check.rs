@@ -1,8 +1,9 @@
 //! What a server lacks for capture, each with the statement that puts it right.
 
 use super::catalog::{self, Selection};
-use super::settings::{GtidMode, Settings, SnapshotMode};
+use super::settings::{GtidMode, Settings};
 use super::wire::{Connection, Flavor, WireError, quoted};
+use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Missing, SourceError};
 use std::collections::BTreeMap;
 

@@ -5,13 +5,14 @@ use super::binlog::decoder::{Decoder, Limits};
 use super::catalog::{self, Selection};
 use super::place::{Notes, Place, base_above};
 use super::server::{Server, Start};
-use super::settings::{Settings, SnapshotMode};
+use super::settings::Settings;
 use super::shapes::Shapes;
 use super::snapshot::{Progress, Why};
 use super::source::MysqlSource;
 use super::stream::Stream;
 use super::wire::{Connection, WireError};
 use crate::change::Resume;
+use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Link, Source, SourceError};
 use mulgil_model::position::Position;
 use std::collections::VecDeque;
@@ -44,11 +45,12 @@ pub async fn connect(settings: &Settings) -> Result<Connection, SourceError> {
     Ok(sql)
 }
 
-struct Begin {
-    stream: Stream,
-    decoder: Decoder,
-    assembler: Assembler,
-    snapshots: VecDeque<Progress>,
+/// Where a source begins.
+pub(super) struct Begin {
+    pub stream: Stream,
+    pub decoder: Decoder,
+    pub assembler: Assembler,
+    pub snapshots: VecDeque<Progress>,
 }
 
 enum Begun {
@@ -70,7 +72,7 @@ fn finish(
     begun: Result<Begin, Begun>,
 ) -> Result<Box<dyn Source>, SourceError> {
     match begun {
-        Ok(b) => Ok(Box::new(MysqlSource::new(settings, server, sql, link, b.stream, b.decoder, b.assembler, b.snapshots))),
+        Ok(b) => Ok(Box::new(MysqlSource::new(settings, server, sql, link, b))),
         Err(Begun::Failed(e)) => Err(e),
         Err(Begun::Refused(why)) => Err(SourceError::refused(format!(
             "{why}. Going on would skip or repeat changes. Choose: point the source at the server that has the stored place; or set snapshot = \"when_needed\" \

@@ -1,5 +1,7 @@
 //! What a MySQL or MariaDB source is told: where the server is, which tables, and how much at a time.
 
+use crate::snapshot_mode::SnapshotMode;
+use crate::url::{Secret, decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,22 +24,6 @@ pub enum SslMode {
     VerifyCa,
     /// And be for this host.
     VerifyIdentity,
-}
-
-/// A password, which no error, log line or `Debug` form ever shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// `mysql://user:password@host:port/database?ssl-mode=verify-identity&ssl-ca=/etc/ca.pem`
@@ -68,6 +54,12 @@ impl fmt::Display for Address {
 #[error("the MySQL url {0}; it should look like mysql://user:password@host:3306/database?ssl-mode=verify-identity&ssl-ca=/etc/ca.pem")]
 pub struct BadUrl(&'static str);
 
+impl From<&'static str> for BadUrl {
+    fn from(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
 impl FromStr for Address {
     type Err = BadUrl;
 
@@ -86,7 +78,7 @@ impl FromStr for Address {
             host,
             port,
             user: decoded(user)?,
-            password: Secret(decoded(password)?),
+            password: Secret::new(decoded(password)?),
             database: decoded(database)?,
             ssl_mode: SslMode::default(),
             ssl_ca: None,
@@ -99,7 +91,7 @@ impl FromStr for Address {
             let (name, value) = option.split_once('=').ok_or(BadUrl("has an option without a value"))?;
             address.set(name, decoded(value)?)?;
         }
-        if [&address.user, &address.database, &address.password.0].iter().any(|part| part.contains('\0')) {
+        if [address.user.as_str(), &address.database, address.password.reveal()].iter().any(|part| part.contains('\0')) {
             return Err(BadUrl("has a zero byte"));
         }
         if matches!(address.ssl_mode, SslMode::VerifyCa | SslMode::VerifyIdentity) && address.ssl_ca.is_none() {
@@ -138,39 +130,6 @@ fn host_and_port(server: &str) -> Result<(String, u16), BadUrl> {
     };
     let port = if port.is_empty() { DEFAULT_PORT } else { port.parse().map_err(|_| BadUrl("has a port that is not one"))? };
     Ok((decoded(host)?, port))
-}
-
-/// Percent-encoding (RFC 3986, section 2.1).
-fn decoded(text: &str) -> Result<String, BadUrl> {
-    const BAD: BadUrl = BadUrl("has a % that is not followed by two hexadecimal digits of UTF-8");
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(BAD);
-        out.push((digit()? << 4 | digit()?) as u8);
-    }
-    String::from_utf8(out).map_err(|_| BAD)
-}
-
-/// When the tables are read as they are, in Debezium's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SnapshotMode {
-    /// At every opening, then the changes.
-    Always,
-    /// When there is no stored place, then the changes.
-    #[default]
-    Initial,
-    /// When there is no stored place, and then it ends: `next` waits for ever.
-    InitialOnly,
-    /// Never: changes from now on.
-    NoData,
-    /// When there is no stored place, or the server no longer has it (a purged binlog, another server): then everything is read again
-    /// instead of refusing.
-    WhenNeeded,
 }
 
 /// How the place in the binlog is named when streaming begins.

@@ -10,14 +10,15 @@
 use super::assembler::Assembler;
 use super::binlog::decoder::Decoder;
 use super::catalog;
-use super::open::{connect, progress, stream_error};
+use super::open::{Begin, connect, progress, stream_error};
 use super::place::{NOTES_VERSION, Notes, file_number};
 use super::server::Server;
-use super::settings::{Settings, SnapshotMode};
+use super::settings::Settings;
 use super::snapshot::{self, Chunk, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
 use super::wire::{Connection, Flavor, WireError};
 use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
+use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Health, Link, Next, Phase, SnapshotRequest, Source, SourceError};
 use crate::table::TableId;
 use bytes::Bytes;
@@ -78,17 +79,8 @@ impl Source for MysqlSource {
 }
 
 impl MysqlSource {
-    #[allow(clippy::too_many_arguments, reason = "the parts that opening has made, each used once")]
-    pub(super) fn new(
-        settings: Settings,
-        server: Server,
-        sql: Connection,
-        link: Link,
-        stream: Stream,
-        decoder: Decoder,
-        assembler: Assembler,
-        snapshots: VecDeque<Progress>,
-    ) -> Self {
+    pub(super) fn new(settings: Settings, server: Server, sql: Connection, link: Link, begin: Begin) -> Self {
+        let Begin { stream, decoder, assembler, snapshots } = begin;
         let now = Instant::now();
         let mut source = Self {
             chunk_rows: settings.chunk_rows_max.max(1),

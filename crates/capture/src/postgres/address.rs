@@ -1,5 +1,6 @@
 //! Where a PostgreSQL server is and how to log in, from a connection URL (PostgreSQL documentation, "Connection Strings").
 
+use crate::url::{Secret, decoded};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,26 +23,6 @@ pub enum TlsMode {
     VerifyCa,
     /// And be for this host.
     VerifyFull,
-}
-
-/// A password, which no error, log line or `Debug` form ever shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +50,12 @@ impl fmt::Display for Address {
 #[error("the PostgreSQL url {0}; it should look like postgres://user:password@host:5432/database?sslmode=verify-full")]
 pub struct BadUrl(String);
 
+impl From<&'static str> for BadUrl {
+    fn from(why: &'static str) -> Self {
+        Self(why.to_owned())
+    }
+}
+
 impl FromStr for Address {
     type Err = BadUrl;
 
@@ -83,7 +70,7 @@ impl FromStr for Address {
         let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, server) = server.rsplit_once('@').ok_or_else(|| bad("has no user"))?;
         let (user, password) = match login.split_once(':') {
-            Some((user, password)) => (decoded(user)?, Some(Secret(decoded(password)?))),
+            Some((user, password)) => (decoded(user)?, Some(Secret::new(decoded(password)?))),
             None => (decoded(login)?, None),
         };
         let (host, port) = host_and_port(server)?;
@@ -160,26 +147,6 @@ fn host_and_port(server: &str) -> Result<(String, u16), BadUrl> {
     };
     let port = if port.is_empty() { DEFAULT_PORT } else { port.parse().map_err(|_| bad_port())? };
     Ok((host, port))
-}
-
-/// Percent-decoding (RFC 3986, section 2.1).
-fn decoded(text: &str) -> Result<String, BadUrl> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digit = |i: usize| tail.get(i).and_then(|b| char::from(*b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(0), digit(1)) else {
-            return Err(BadUrl("has a % that is not followed by two hexadecimal digits (write %25 for %)".to_owned()));
-        };
-        bytes.push((high * 16 + low) as u8);
-        rest = &tail[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| BadUrl("is not UTF-8 after percent-decoding".to_owned()))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::address::Address;
 use super::decoder::Bounds;
 use super::snapshot::SnapshotSettings;
-use super::snapshot::mode::Mode;
 use super::streams::Spill;
+use crate::snapshot_mode::SnapshotMode;
 use crate::source::SourceError;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct PostgresSettings {
     /// A server that is not heard of for so long, although it was asked, is taken for gone.
     pub silence: Duration,
     /// Whether the rows that are there already are read.
-    pub mode: Mode,
+    pub mode: SnapshotMode,
     pub snapshot: SnapshotSettings,
     /// Rows put into this table are words to the source: `public.mulgil_signal`.
     pub signal_table: Option<String>,
@@ -56,7 +56,7 @@ impl PostgresSettings {
             spill,
             heartbeat: Some(Self::HEARTBEAT),
             silence: Self::SILENCE,
-            mode: Mode::default(),
+            mode: SnapshotMode::default(),
             snapshot: SnapshotSettings::default(),
             signal_table: None,
         }

@@ -13,7 +13,7 @@ use super::settings::PostgresSettings;
 use super::slot::Lsn;
 use super::snapshot::contained::Contained;
 use super::snapshot::incremental::{Incremental, IncrementalNotes, WATERMARK_PREFIX};
-use super::snapshot::mode::{Mode, Start, Stored};
+use super::snapshot::mode::{self, Start, Stored};
 use super::snapshot::notes::SnapshotNotes;
 use super::snapshot::reader::{Pinned, Shapes, SnapshotReader, SnapshotTask};
 use super::snapshot::signal::{SIGNAL_PREFIX, Signal};
@@ -23,6 +23,7 @@ use super::values;
 use super::wire::{Connection, Purpose, literal};
 use crate::change::{Batch, Change, Place, Resume, What};
 use crate::datum::Datum;
+use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Link, Next, Phase, SnapshotRequest, Source, SourceError, SourceErrorKind};
 use mulgil_model::position::Position;
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub async fn open(settings: PostgresSettings, resume: Option<Resume>, link: Link
         Err(error) if error.kind == SourceErrorKind::Refused && resume.is_some() => (None, Err(error)),
         Err(error) => return Err(error),
     };
-    let (start, mode) = (settings.mode.start(stored, kept.is_ok()), settings.mode);
+    let (start, mode) = (mode::start(settings.mode, stored, kept.is_ok()), settings.mode);
     let prepared = match (prepared, kept) {
         (Some(prepared), _) => prepared,
         (None, Err(error)) if start == Start::Refuse => return Err(error),
@@ -130,7 +131,7 @@ enum Phases {
 
 struct Captured {
     settings: PostgresSettings,
-    mode: Mode,
+    mode: SnapshotMode,
     phase: Phases,
     /// Until the stream has it.
     link: Option<Link>,

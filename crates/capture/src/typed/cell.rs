@@ -8,22 +8,12 @@ use crate::envelope::text::push_text;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
+use mulgil_model::columns::Cell;
 use mulgil_model::decimal;
 use mulgil_model::schema::{ColumnType, StreamKind};
 use mulgil_model::streams::{BUY, SELL};
 use mulgil_model::time::{EpochUnit, MICROS_MAX, MICROS_MIN, format_micros, parse_micros};
 use std::collections::BTreeMap;
-
-/// A checked value. Text stands in the mapper's scratch text.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Cell {
-    Null,
-    Text(usize, usize),
-    Int(i64),
-    Decimal(i128),
-    Bool(bool),
-    Float(f64),
-}
 
 pub(super) const NOT_SENT: &str = "the database did not send this value, which has not changed (TOAST or a minimal row image), and the row before \
                                    does not have it: set REPLICA IDENTITY FULL, or binlog_row_image = FULL";

@@ -28,15 +28,14 @@
 
 mod bind;
 mod cell;
-mod columns;
 
 use crate::change::{Change, Op, Row, Snapshot, What};
 use crate::table::Table;
 use arrow::array::{ArrayRef, RecordBatch};
 use bind::{Binding, From};
-use cell::{Cell, Checks};
-use columns::ColumnBuilder;
+use cell::Checks;
 use jiff::tz::TimeZone;
+use mulgil_model::columns::{Cell, ColumnBuilder};
 use mulgil_model::position::Position;
 use mulgil_model::schema::{ColumnType, StreamKind, StreamSchema};
 use mulgil_model::time::{EpochUnit, ReceiveTime};

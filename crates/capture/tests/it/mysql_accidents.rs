@@ -3,7 +3,7 @@
 use crate::mysql_kit::{Reader, fold, settings, tables_now};
 use mulgil_capture::change::Op;
 use mulgil_capture::mysql::check;
-use mulgil_capture::mysql::settings::SnapshotMode;
+use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::{SourceError, SourceErrorKind};
 use mulgil_servers::{MariaDb, Settings};
 use std::time::Duration;

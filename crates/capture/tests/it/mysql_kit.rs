@@ -3,7 +3,8 @@
 use mulgil_capture::change::{Batch, Change, Op, Resume, Row, What};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::mysql::open;
-use mulgil_capture::mysql::settings::{Settings, SnapshotMode};
+use mulgil_capture::mysql::settings::Settings;
+use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::{Health, Link, SnapshotRequest, Source, SourceError, SourceErrorKind};
 use mulgil_model::position::Position;
 use mulgil_servers::MariaDb;

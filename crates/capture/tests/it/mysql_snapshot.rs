@@ -2,7 +2,7 @@
 
 use crate::mysql_kit::{Dice, Reader, fold, settings, tables_now};
 use mulgil_capture::change::{Op, Snapshot, What};
-use mulgil_capture::mysql::settings::SnapshotMode;
+use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::{Phase, SnapshotRequest};
 use mulgil_servers::{MariaDb, Settings};
 use tokio::sync::oneshot;

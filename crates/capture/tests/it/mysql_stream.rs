@@ -214,7 +214,7 @@ async fn a_minimal_image_has_what_it_has_and_the_rest_is_unavailable() {
     let server = start(&Settings::default().with("binlog-row-image", "MINIMAL"));
     server.sql("CREATE TABLE t.a (id int PRIMARY KEY, x int, y text); INSERT INTO t.a VALUES (1, 1, 'one'), (2, 2, NULL)").unwrap();
     let mut settings = settings(&server, &["t.a", "t.mark"]);
-    settings.snapshot = mulgil_capture::mysql::settings::SnapshotMode::Initial;
+    settings.snapshot = mulgil_capture::snapshot_mode::SnapshotMode::Initial;
     let mut reader = Reader::new(settings);
     reader.until_snapshot_done().await;
     server.sql("UPDATE t.a SET x = 10 WHERE id = 1; UPDATE t.a SET id = 3 WHERE id = 2; INSERT INTO t.a VALUES (4, 4, 'four'); DELETE FROM t.a WHERE id = 4").unwrap();

@@ -2,7 +2,7 @@
 
 use crate::postgres_stream_kit::{Capture, SERVER, database, emit, fold, table};
 use mulgil_capture::change::{Op, Snapshot};
-use mulgil_capture::postgres::snapshot::mode::Mode;
+use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::{SnapshotRequest, SourceErrorKind};
 use tokio::sync::oneshot;
 
@@ -76,7 +76,7 @@ fn dropped_behind_every_batch_of_the_snapshot_it_goes_on_there() {
 #[test]
 fn a_table_is_read_again_while_it_is_written() {
     let (db, mut c) = whole("again");
-    c.settings.mode = Mode::NoData;
+    c.settings.mode = SnapshotMode::NoData;
     c.open().unwrap();
     c.step().unwrap();
     assert!(c.changes.is_empty());
@@ -123,7 +123,7 @@ fn a_lost_place_is_read_anew_only_where_the_mode_says_so() {
     SERVER.sql(&format!("SELECT pg_drop_replication_slot('{}')", c.settings.slot)).unwrap();
     SERVER.sql_in(&db, "DELETE FROM t WHERE id < 100; INSERT INTO t VALUES (601, 'b')").unwrap();
     assert_eq!(c.open().unwrap_err().kind, SourceErrorKind::Refused);
-    c.settings.mode = Mode::WhenNeeded;
+    c.settings.mode = SnapshotMode::WhenNeeded;
     c.open_patiently();
     SERVER.sql_in(&db, &format!("INSERT INTO t VALUES (602, 'c'); {}", emit("end"))).unwrap();
     c.until("end");

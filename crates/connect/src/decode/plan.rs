@@ -1,9 +1,10 @@
 //! Options checked against a schema: what every row of an input is decoded by. Made once, shared by all inputs of a stream.
 
 use super::options::{DecodeOptions, OptionsError, unknown_column};
-use super::table::{Cell, Table};
+use super::table::Table;
 use super::value::Value;
 use mulgil_model::avro::WireSchema;
+use mulgil_model::columns::Cell;
 use mulgil_model::schema::{StreamKind, StreamSchema};
 use mulgil_model::time::ReceiveTime;
 use std::sync::Arc;

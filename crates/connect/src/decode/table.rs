@@ -4,25 +4,12 @@
 use super::Decoded;
 use super::plan::{Plan, Role};
 use super::value::{self, Value};
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-};
+use arrow::array::{ArrayRef, RecordBatch};
+use mulgil_model::columns::{Cell, ColumnBuilder};
 use mulgil_model::problem::RowProblem;
 use mulgil_model::schema::ColumnType;
 use mulgil_model::time::{MICROS_MAX, MICROS_MIN, ReceiveTime, format_micros};
 use std::sync::Arc;
-
-/// A checked value that waits for the rest of its row. Text stands in the table's scratch text.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Cell {
-    Missing,
-    Null,
-    Text(usize, usize),
-    Int(i64),
-    Decimal(i128),
-    Bool(bool),
-    Float(f64),
-}
 
 /// Why a value, or a row, is not accepted. `at` is its byte within the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,56 +244,5 @@ fn float_cell(value: Value<'_>) -> Result<Cell, String> {
         Value::Int(n) => Ok(Cell::Float(n as f64)),
         Value::Decimal(v, scale) => Ok(Cell::Float(mulgil_model::decimal::to_f64(v, scale))),
         other => Err(format!("must be a number, not {}", other.what())),
-    }
-}
-
-/// The column types as builders; dispatch by match, so that appending a row needs no virtual call.
-enum ColumnBuilder {
-    Text(StringBuilder),
-    Int(Int64Builder),
-    Decimal(Decimal128Builder),
-    Time(TimestampMicrosecondBuilder),
-    Bool(BooleanBuilder),
-    Float(Float64Builder),
-}
-
-impl ColumnBuilder {
-    fn new(kind: ColumnType) -> Self {
-        match kind {
-            ColumnType::Text => Self::Text(StringBuilder::new()),
-            ColumnType::Int => Self::Int(Int64Builder::new()),
-            ColumnType::Decimal { .. } => Self::Decimal(Decimal128Builder::new().with_data_type(kind.arrow())),
-            ColumnType::Timestamp => Self::Time(TimestampMicrosecondBuilder::new().with_data_type(kind.arrow())),
-            ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
-            ColumnType::Float => Self::Float(Float64Builder::new()),
-        }
-    }
-
-    fn append(&mut self, cell: Cell, text: &str) {
-        match (self, cell) {
-            (Self::Text(b), Cell::Text(start, end)) => b.append_value(&text[start..end]),
-            (Self::Text(b), _) => b.append_null(),
-            (Self::Int(b), Cell::Int(v)) => b.append_value(v),
-            (Self::Int(b), _) => b.append_null(),
-            (Self::Decimal(b), Cell::Decimal(v)) => b.append_value(v),
-            (Self::Decimal(b), _) => b.append_null(),
-            (Self::Time(b), Cell::Int(v)) => b.append_value(v),
-            (Self::Time(b), _) => b.append_null(),
-            (Self::Bool(b), Cell::Bool(v)) => b.append_value(v),
-            (Self::Bool(b), _) => b.append_null(),
-            (Self::Float(b), Cell::Float(v)) => b.append_value(v),
-            (Self::Float(b), _) => b.append_null(),
-        }
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::Text(b) => Arc::new(b.finish()),
-            Self::Int(b) => Arc::new(b.finish()),
-            Self::Decimal(b) => Arc::new(b.finish()),
-            Self::Time(b) => Arc::new(b.finish()),
-            Self::Bool(b) => Arc::new(b.finish()),
-            Self::Float(b) => Arc::new(b.finish()),
-        }
     }
 }

@@ -1,10 +1,9 @@
 //! From a configured database to its source: the one place that knows which kinds there are.
 
 use super::supervisor::{Open, Opening};
-use crate::config::captured::{CapturePlan, Database, GtidMode, SnapshotMode};
+use crate::config::captured::{CapturePlan, Database};
 use crate::config::units::looked_up;
 use anyhow::{Context, Result};
-use mulgil_capture::postgres::snapshot::mode::Mode;
 use mulgil_capture::postgres::streams::Spill;
 use mulgil_capture::source::{Missing, SourceError};
 use mulgil_capture::{mysql, postgres};
@@ -51,13 +50,7 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             (settings.slot, settings.publication) = (slot.clone(), publication.clone());
             (settings.tables, settings.heartbeat) = (plan.tables.clone(), plan.heartbeat);
             settings.signal_table.clone_from(&plan.signals);
-            settings.mode = match plan.snapshot {
-                SnapshotMode::Always => Mode::Always,
-                SnapshotMode::Initial => Mode::Initial,
-                SnapshotMode::InitialOnly => Mode::InitialOnly,
-                SnapshotMode::NoData => Mode::NoData,
-                SnapshotMode::WhenNeeded => Mode::WhenNeeded,
-            };
+            settings.mode = plan.snapshot;
             Settings::Postgres(settings)
         }
         Database::Mysql { server_id, gtid } => {
@@ -65,18 +58,8 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             let mut settings = mysql::settings::Settings::new(url.parse().with_context(section)?, &tables);
             settings.server_id = server_id.unwrap_or(settings.server_id);
             settings.heartbeat = plan.heartbeat.unwrap_or(settings.heartbeat);
-            settings.snapshot = match plan.snapshot {
-                SnapshotMode::Always => mysql::settings::SnapshotMode::Always,
-                SnapshotMode::Initial => mysql::settings::SnapshotMode::Initial,
-                SnapshotMode::InitialOnly => mysql::settings::SnapshotMode::InitialOnly,
-                SnapshotMode::NoData => mysql::settings::SnapshotMode::NoData,
-                SnapshotMode::WhenNeeded => mysql::settings::SnapshotMode::WhenNeeded,
-            };
-            settings.gtid = match gtid {
-                GtidMode::Auto => mysql::settings::GtidMode::Auto,
-                GtidMode::On => mysql::settings::GtidMode::On,
-                GtidMode::Off => mysql::settings::GtidMode::Off,
-            };
+            settings.snapshot = plan.snapshot;
+            settings.gtid = *gtid;
             Settings::Mysql(settings)
         }
     })

@@ -4,6 +4,8 @@ use super::filtered::FilterPlan;
 use super::units::{duration, reference};
 use super::written::{SourceSection, StreamSection};
 use anyhow::{Context, Result, bail, ensure};
+use mulgil_capture::mysql::settings::GtidMode;
+use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::typed::{Changes, OnBreak};
 use mulgil_model::ids::Topic;
 use mulgil_model::schema::StreamKind;
@@ -33,23 +35,6 @@ pub struct CapturePlan {
 pub enum Database {
     Postgres { slot: String, publication: String },
     Mysql { server_id: Option<u32>, gtid: GtidMode },
-}
-
-/// When the tables are read as they are, in Debezium's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SnapshotMode {
-    Always,
-    Initial,
-    InitialOnly,
-    NoData,
-    WhenNeeded,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GtidMode {
-    Auto,
-    On,
-    Off,
 }
 
 /// Where a stream's rows come from: a table of a captured database.
@@ -204,12 +189,9 @@ fn database(name: &str, s: &SourceSection) -> Result<Database> {
 }
 
 fn snapshot(name: &str, mode: Option<&str>) -> Result<SnapshotMode> {
-    Ok(match mode.unwrap_or("initial") {
-        "always" => SnapshotMode::Always,
-        "initial" => SnapshotMode::Initial,
-        "initial_only" => SnapshotMode::InitialOnly,
-        "no_data" => SnapshotMode::NoData,
-        "when_needed" => SnapshotMode::WhenNeeded,
-        other => bail!("[source.{name}] snapshot '{other}' is not known: use initial, always, initial_only, no_data or when_needed"),
+    let word = mode.unwrap_or("initial");
+    let known = SnapshotMode::parse(word);
+    known.with_context(|| {
+        format!("[source.{name}] snapshot '{word}' is not known: use initial, always, initial_only, no_data or when_needed")
     })
 }

@@ -113,13 +113,12 @@ impl SourceSection {
             ("tables", self.tables.is_some()),
             ("snapshot", self.snapshot.is_some()),
             ("heartbeat", self.heartbeat.is_some()),
-            ("signals", self.signals.is_some()),
         ];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).chain(self.postgres_keys()).chain(self.mysql_keys()).collect()
     }
 
     pub fn postgres_keys(&self) -> Vec<&'static str> {
-        let written = [("slot", self.slot.is_some()), ("publication", self.publication.is_some())];
+        let written = [("slot", self.slot.is_some()), ("publication", self.publication.is_some()), ("signals", self.signals.is_some())];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
     }
 

@@ -1,12 +1,24 @@
-//! The stream's column types as Arrow builders.
+//! Rows on their way into columns: one checked value, and a stream's column types as Arrow builders.
 
-use super::cell::Cell;
+use crate::schema::ColumnType;
 use arrow::array::{ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
-use mulgil_model::schema::ColumnType;
 use std::sync::Arc;
 
+/// A checked value that waits for the rest of its row. A text is a part of a scratch text, from and to these bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell {
+    /// Not given yet.
+    Missing,
+    Null,
+    Text(usize, usize),
+    Int(i64),
+    Decimal(i128),
+    Bool(bool),
+    Float(f64),
+}
+
 /// Dispatch by match, so that appending a row needs no virtual call.
-pub(super) enum ColumnBuilder {
+pub enum ColumnBuilder {
     Text(StringBuilder),
     Int(Int64Builder),
     Decimal(Decimal128Builder),
