@@ -68,7 +68,18 @@ fn findings_of(file: &Code) -> Vec<Finding> {
             }
         }
     }
+    found.extend(baked(file));
     found
+}
+
+/// Tests that would look for their files in the checkout they were compiled in. Two checkouts may share a target folder, and cargo takes
+/// what was compiled in the other one for fresh.
+fn baked(file: &Code) -> Vec<Finding> {
+    const NAME: &str = "env!(\"CARGO_MANIFEST_DIR\")";
+    const INSTEAD: &str = "a test asks where its files are when it runs: use std::env::var(\"CARGO_MANIFEST_DIR\")";
+    let written: Vec<&str> = file.source.text.lines().collect();
+    let places = file.lines_of(true).filter(|(line, code)| code.contains("env!(") && written[line - 1].contains(NAME));
+    places.map(|(line, _)| Finding::new(&file.source.path, line, INSTEAD.to_owned())).collect()
 }
 
 /// Maps with a hasher of their own give the same order in every run; where one is imported or built says nothing about its hasher, its
@@ -117,6 +128,11 @@ mod tests {
             "crates/serve/src/a.rs:1: serve has no tokio::spawn: return a future or a function: only the binary spawns",
         );
         check("crates/mulgil/src/a.rs", "tokio::spawn(run());", "");
+        check(
+            "crates/disk/tests/it.rs",
+            "// env!(\"CARGO_MANIFEST_DIR\")\nlet here = env!(\"CARGO_MANIFEST_DIR\");",
+            "crates/disk/tests/it.rs:2: a test asks where its files are when it runs: use std::env::var(\"CARGO_MANIFEST_DIR\")",
+        );
         check(
             "crates/detect/src/a.rs",
             "use std::collections::HashMap;\nlet m: HashMap<u8, u8>;\nlet fixed: HashMap<u8, u8, BuildHasherDefault<Xxh3>> = HashMap::default();",

@@ -9,12 +9,11 @@ use mulgil_capture::envelope::json::{
 use mulgil_model::time::ReceiveTime;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 const AT: ReceiveTime = ReceiveTime(1_795_322_737_896_312);
 
 fn golden(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/debezium").join(name);
+    let path = crate::own("../../testdata/debezium").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

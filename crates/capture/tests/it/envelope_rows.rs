@@ -328,7 +328,7 @@ fn arrays_of_row_2() -> Vec<(&'static str, Datum)> {
 
 /// What `md5` gives for 1 to 400, as it stands in Debezium's own output.
 fn big() -> Datum {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/debezium/postgres.json");
+    let path = crate::own("../../testdata/debezium/postgres.json");
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let row = golden["records"].as_array().unwrap().iter().find(|r| r["value"]["op"] == "c").unwrap();
     text(row["value"]["after"]["big"].as_str().unwrap())

@@ -22,3 +22,8 @@ mod postgres_stream_kit;
 mod postgres_stream_tls;
 mod postgres_stream_whole;
 mod typed;
+
+/// A file of this crate. Asked when it runs, not when it is compiled: a target folder may be shared by two checkouts.
+fn own(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join(path)
+}

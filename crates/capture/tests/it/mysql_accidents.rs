@@ -231,7 +231,7 @@ async fn a_wrong_password_or_table_is_a_setting_and_shows_no_secret() {
 
 #[tokio::test]
 async fn tls_is_used_and_certificates_are_verified_as_asked() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let folder = crate::own("tests/data");
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let plain = start(&Settings::default());
     let secure = Settings::default().file("server.pem", &read("server.pem")).file("server.key", &read("server.key"));

@@ -6,7 +6,6 @@ use mulgil_servers::{Postgres, Settings};
 
 const SERVER_PEM: &[u8] = include_bytes!("tls/server.pem");
 const SERVER_KEY: &[u8] = include_bytes!("tls/server.key");
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/root.pem");
 
 /// Whether a connection with these options is encrypted; the error's text if there is none.
 async fn encrypted(host: &str, port: u16, options: &str) -> Result<bool, String> {
@@ -21,7 +20,8 @@ async fn each_mode_trusts_as_far_as_it_says() {
     let settings = Settings::default().with("ssl", "on").with("ssl_cert_file", "server.pem").with("ssl_key_file", "server.key");
     let server = Postgres::start(&settings.file("server.pem", SERVER_PEM).file("server.key", SERVER_KEY)).unwrap();
     let plain = Postgres::start(&Settings::default()).unwrap();
-    let root = format!("sslrootcert={ROOT}");
+    let pem = crate::own("tests/it/tls/root.pem").display().to_string();
+    let root = format!("sslrootcert={pem}");
     let port = server.port();
     for (host, options, expected) in [
         ("127.0.0.1", "sslmode=disable".to_owned(), Ok(false)),
@@ -32,7 +32,7 @@ async fn each_mode_trusts_as_far_as_it_says() {
         ("127.0.0.1", format!("sslmode=verify-full&{root}"), Ok(true)),
         ("localhost", format!("sslmode=verify-ca&{root}"), Ok(true)),
         ("localhost", format!("sslmode=verify-full&{root}"), Err("not valid for name")),
-        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={ROOT}.not"), Err("root certificates of")),
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={pem}.not"), Err("root certificates of")),
         ("127.0.0.1", "sslmode=verify-full".to_owned(), Err("TLS with")),
     ] {
         let found = encrypted(host, port, &options).await;

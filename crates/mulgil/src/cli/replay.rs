@@ -20,6 +20,7 @@ use mulgil_model::ids::{Partition, Topic, TopicPartition};
 use mulgil_model::time::{EventTime, ReceiveTime, parse_duration};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
@@ -111,6 +112,9 @@ fn chosen_stream(config: &crate::config::checked::Checked, named: Option<&str>) 
 /// Rows of a paced replay that are committed together at most.
 const DUE_MAX: usize = 10_000;
 
+/// Batches that are decoded before they are taken.
+const READ_AHEAD_BATCHES: usize = 2;
+
 /// An unthrottled replay stays so many rows of a partition ahead of shards and history at most: they find their rows in memory then, and
 /// the log does not become a queue of all the file.
 const AHEAD_ROWS_MAX: u64 = 131_072;
@@ -160,10 +164,23 @@ impl<'a> Player<'a> {
             files.resume_after(position)?;
             self.resumed = true;
         }
+        std::thread::scope(|scope| {
+            let (send, read) = sync_channel(READ_AHEAD_BATCHES);
+            let reading = std::thread::Builder::new().name("replay-read".to_owned());
+            reading.spawn_scoped(scope, move || read_ahead(files, &send)).context("cannot start the thread replay-read")?;
+            self.take(read, pace, stop)
+        })
+    }
+
+    /// Takes what is read, each batch when it is due.
+    fn take(&mut self, read: Receiver<Result<Ahead>>, pace: Pace, stop: &Stop) -> Result<()> {
         let start_us = (self.running.clock)().0;
         let (mut first, mut due) = (None, Vec::new());
-        while !stop.asked() {
-            let Some(batch) = files.next_batch()? else { break };
+        for ahead in read {
+            let Ahead { batch, bytes } = ahead?;
+            if stop.asked() {
+                break;
+            }
             let time = event_time(&batch);
             first = first.or(time);
             if let (Some(first), Some(time)) = (first, time) {
@@ -182,7 +199,7 @@ impl<'a> Player<'a> {
             if pace == Pace::Unthrottled || due.len() >= DUE_MAX {
                 self.commit(&mut due, stop)?;
             }
-            self.bar.set_position(files.progress().0);
+            self.bar.set_position(bytes);
             self.bar.set_message(format!("{} rows", self.n_rows));
         }
         self.commit(&mut due, stop)
@@ -262,6 +279,27 @@ impl<'a> Player<'a> {
         );
         if interrupted {
             println!("interrupted: the same command continues where this one stopped");
+        }
+    }
+}
+
+/// What was read, and how far into the files that is.
+struct Ahead {
+    batch: ReplayBatch,
+    bytes: u64,
+}
+
+/// Reads and decodes on a thread of its own, which costs as much as all that happens to the rows afterwards; ends when nobody takes it.
+fn read_ahead(files: &mut Replay, send: &SyncSender<Result<Ahead>>) {
+    loop {
+        let next = match files.next_batch() {
+            Ok(None) => return,
+            Ok(Some(batch)) => Ok(Ahead { batch, bytes: files.progress().0 }),
+            Err(error) => Err(error.into()),
+        };
+        let is_last = next.is_err();
+        if send.send(next).is_err() || is_last {
+            return;
         }
     }
 }

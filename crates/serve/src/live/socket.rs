@@ -39,7 +39,9 @@ pub async fn run(app: Arc<App>, socket: WebSocket) {
     tokio::pin!(stopping, time, rest);
     let end = loop {
         set(time.as_mut(), client.due());
-        set(rest.as_mut(), client.next_pull);
+        if client.is_resting {
+            set(rest.as_mut(), client.next_pull);
+        }
         let can_pull = client.can_pull();
         let listens = client.listens();
         tokio::select! {
@@ -53,7 +55,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket) {
                 client.note_sent();
             },
             changed = client.ticks.changed(), if listens => client.note_commit(changed.is_ok()),
-            () = &mut rest, if can_pull || client.is_resting => {
+            () = rested(rest.as_mut(), client.is_resting), if can_pull || client.is_resting => {
                 client.is_resting = false;
                 client.note_missed();
                 if client.can_pull() {
@@ -74,6 +76,13 @@ async fn stopping(mut stop: watch::Receiver<bool>) {
 fn set(timer: Pin<&mut Sleep>, at: Instant) {
     if timer.deadline() != at {
         timer.reset(at);
+    }
+}
+
+/// A client that does not rest pulls at once: a timer, even one that is over, answers with the next millisecond.
+async fn rested(rest: Pin<&mut Sleep>, is_resting: bool) {
+    if is_resting {
+        rest.await;
     }
 }
 
