@@ -101,7 +101,8 @@ impl MariaDb {
     pub fn client(&self, program: &str) -> Result<Command> {
         let mut command = Command::new(programs::mariadb(program)?);
         command.arg("--no-defaults").arg(format!("--socket={}", socket(&self.server).display())).args(["--user", SUPERUSER]);
-        command.args(["--default-character-set=utf8mb4"]);
+        // Loose: mariadb-binlog does not know it.
+        command.args(["--loose-default-character-set=utf8mb4"]);
         Ok(command)
     }
 

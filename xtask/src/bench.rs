@@ -6,6 +6,7 @@ pub mod inside;
 pub mod server;
 
 mod build;
+mod capture;
 mod clients;
 mod delivery;
 mod ingest;
@@ -27,8 +28,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Options {
-    /// Only these rows [default: all but `state` (1 GB of keyed state), `history` (queries over --rows generated trades) and
-    /// `build` (a cold build), which take many minutes]
+    /// Only these rows [default: all but `state` (1 GB of keyed state), `history` (queries over --rows generated trades),
+    /// `capture-snapshot` (10 million rows) and `build` (a cold build), which take many minutes]
     names: Vec<String>,
     /// Write the figures as JSON objects, one a line
     #[arg(long, value_name = "FILE")]
@@ -39,14 +40,16 @@ pub struct Options {
     /// Runs of what is cheap to repeat; the median is reported
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Trades in the generated file
-    #[arg(long, default_value_t = 2_000_000)]
-    rows: u64,
+    /// Trades in the generated file [default: 2 million], or rows of the captured table [default: each row's own]
+    #[arg(long)]
+    rows: Option<u64>,
 }
+
+const TRADES: u64 = 2_000_000;
 
 /// What one row of the table measures: one file in this folder, one line here.
 type Row = fn(&Bench) -> Result<Vec<Figure>>;
-const ROWS: [(&str, Row, Asked); 13] = [
+const ROWS: [(&str, Row, Asked); 18] = [
     ("replay", replay::measure, Asked::Always),
     ("keys", keys::measure, Asked::Always),
     ("journal", journal::measure, Asked::Always),
@@ -57,6 +60,11 @@ const ROWS: [(&str, Row, Asked); 13] = [
     ("ingest", ingest::measure, Asked::Always),
     ("memory", memory::measure, Asked::Always),
     ("restart", restart::measure, Asked::Always),
+    ("capture-postgres", capture::stream::measure_postgres, Asked::Always),
+    ("capture-mariadb", capture::stream::measure_mariadb, Asked::Always),
+    ("capture-latency", capture::latency::measure, Asked::Always),
+    ("capture-memory", capture::memory::measure, Asked::Always),
+    ("capture-snapshot", capture::snapshot::measure, Asked::ByName),
     ("state", restart::measure_with_state, Asked::ByName),
     ("history", queries::measure_generated, Asked::ByName),
     ("build", build::measure, Asked::ByName),
@@ -77,11 +85,13 @@ pub struct Bench {
     /// How often cheap things are measured.
     n_runs: usize,
     n_rows: u64,
+    /// What `--rows` says.
+    asked_rows: Option<u64>,
 }
 
 impl Bench {
-    pub fn new(n_runs: usize, n_rows: u64) -> Result<Self> {
-        Ok(Self { binary: workload::binary()?, n_runs: n_runs.max(1), n_rows })
+    pub fn new(n_runs: usize, asked_rows: Option<u64>) -> Result<Self> {
+        Ok(Self { binary: workload::binary()?, n_runs: n_runs.max(1), n_rows: asked_rows.unwrap_or(TRADES), asked_rows })
     }
 
     /// A fresh data folder with the bench's configuration.

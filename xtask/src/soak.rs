@@ -43,7 +43,7 @@ const GROWTH_MAX: f64 = 0.10;
 const WAITING_SECONDS_MAX: f64 = 2.0;
 
 pub fn run(options: &Options) -> Result<Tally> {
-    let bench = Bench::new(1, 0)?;
+    let bench = Bench::new(1, None)?;
     let out = options.out.clone().map_or_else(crate::house::cache, Ok)?;
     std::fs::create_dir_all(&out)?;
     let rate = match options.rate {

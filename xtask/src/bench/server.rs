@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a start may take before the bench gives up.
@@ -25,9 +25,15 @@ pub struct Server {
 impl Server {
     /// Starts `mulgil run` and waits until it is ready.
     pub fn start(workload: &Workload) -> Result<Self> {
+        Self::start_with(workload, |_| {})
+    }
+
+    /// With more for the command: variables, a place for what it says.
+    pub fn start_with(workload: &Workload, more: impl FnOnce(&mut Command)) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let mut command = workload.command(&["run", "--bind", &address]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        more(&mut command);
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("start {}", workload.binary.display()))?;
         let mut server = Self { child, address, ready_after: Duration::ZERO };
@@ -91,6 +97,19 @@ impl Server {
             *sums.entry(name.to_owned()).or_insert(0.0) += value;
         }
         Ok(sums)
+    }
+
+    /// Processor time that it has used, in seconds (proc(5), `/proc/PID/stat`: user and system time, in hundredths).
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("read the server's processor time")?;
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+        Ok(ticks.iter().sum::<f64>() / 100.0)
+    }
+
+    /// Lets [`Self::peak_mb`] begin anew (proc(5), `/proc/PID/clear_refs`).
+    pub fn forget_peak(&self) -> Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").context("reset the peak of the server's memory")
     }
 
     /// `kill -9`, as a power cut would end it.
