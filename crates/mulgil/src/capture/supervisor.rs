@@ -360,6 +360,8 @@ fn sync(
     for on_its_way in begun {
         match notes.wait(on_its_way.begun) {
             Ok((position, committed)) if first_error.is_none() => {
+                // With the time of the log line it tells `cargo xtask bench` when changes were durable.
+                tracing::trace!(n_changes = on_its_way.n_changes, "durable");
                 recent.keep(on_its_way.dealt, &committed);
                 mulgil_disk::failpoint::here("capture.after-commit");
                 let mut seen = status.lock();
