@@ -60,6 +60,9 @@ pub struct Health {
     /// PostgreSQL: `pg_replication_slots.wal_status` and `safe_wal_size`.
     pub wal_status: Option<String>,
     pub safe_wal_bytes: Option<i64>,
+    /// MySQL: tables whose rows came or went without row events, each with the statement: what was captured is not the table until a new
+    /// snapshot of it.
+    pub stale: Vec<String>,
     /// Of the snapshot under way.
     pub snapshot_rows: u64,
     pub snapshot_chunks_done: u64,

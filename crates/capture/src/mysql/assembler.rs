@@ -8,15 +8,20 @@
 //! given out in parts, and `rows_done` says how much of it: should a rollback then reach back into what was given out, the source refuses
 //! to go on, since nothing but a new snapshot can put that right. Servers write only such rollbacks if the transaction also changed a table that has no transactions.
 //!
-//! Rows of `XA PREPARE` are given out when they are prepared.
+//! What is prepared by `XA PREPARE` waits until `XA COMMIT` (`prepared.rs`), and is then given out as that commit's.
 
-use super::binlog::decoder::{Body, Decoder, Event};
-use super::binlog::events::Query;
+use super::binlog::decoder::{Body, Event};
+use super::binlog::events::{Query, XaPrepare};
 use super::binlog::header::Header;
 use super::binlog::rows::{Image, Rows, RowsOp};
 use super::ddl::{Name, Statement};
 use super::place::{FIRST_AT, OneGtid, Place, file_number};
+use super::prepared::{Prepared, Waiting};
+use super::remarks::{self, Remark, Remarks};
+use super::replay::Wanted;
+use super::settings::{OnStale, Settings};
 use super::shapes::{Made, MakeError, Shapes};
+use super::transaction::Open;
 use super::wire::Connection;
 use crate::change::{self, Change, Op, Origin, Snapshot, What};
 use crate::datum::Datum;
@@ -24,8 +29,8 @@ use crate::source::SourceError;
 use mulgil_model::position::Position;
 use std::sync::Arc;
 
-/// Savepoints of one transaction.
-const SAVEPOINTS_MAX: usize = 1 << 16;
+/// What readers of the stream are told when rows of a table came or went without row events: `{"table", "statement", "file", "at"}`.
+pub const STALE: &str = "mulgil.stale";
 /// Names of tables that are kept for a chunk to see; behind that it takes all tables as touched.
 const TOUCHED_MAX: usize = 1 << 10;
 
@@ -43,95 +48,36 @@ pub struct Assembler {
     /// Tables that were emptied or whose shape may have changed, since they were last taken; a snapshot's chunk is held against them.
     pub touched: Vec<Name>,
     pub is_any_touched: bool,
+    pub prepared: Prepared,
+    pub remarks: Remarks,
+    /// A transaction was committed whose rows have to be read again; until they are, it is the open one.
+    pub wanted: Option<Wanted>,
+    limits: Limits,
     /// End of the last event.
     at: u64,
     /// The event whose rows are counted, and the next row's number.
     ordinal: (u64, u64),
 }
 
-/// A transaction that has not ended.
-pub struct Open {
-    gtid: Option<OneGtid>,
-    thread: Option<u32>,
-    committed_us: i64,
-    /// One statement without an end of its own.
-    is_standalone: bool,
-    pub changes: Vec<Change>,
-    pub bytes: usize,
-    rows: u64,
-    /// Rows that have been given out.
-    pub flushed: u64,
-    /// Name, rows at that time, changes at that time.
-    savepoints: Vec<(String, u64, usize)>,
-}
-
-impl Open {
-    fn new(gtid: Option<OneGtid>, committed_us: i64, is_standalone: bool, skip: u64) -> Self {
-        Self {
-            gtid,
-            thread: None,
-            committed_us,
-            is_standalone,
-            changes: Vec::new(),
-            bytes: 0,
-            rows: 0,
-            flushed: skip,
-            savepoints: Vec::new(),
-        }
-    }
-
-    fn savepoint(&mut self, name: String) -> Result<(), SourceError> {
-        // The same name again takes the old one's place.
-        self.savepoints.retain(|(n, ..)| *n != name);
-        if self.savepoints.len() >= SAVEPOINTS_MAX {
-            return Err(SourceError::refused(format!("a transaction has more than {SAVEPOINTS_MAX} savepoints")));
-        }
-        self.savepoints.push((name, self.rows, self.changes.len()));
-        Ok(())
-    }
-
-    /// Undoes what came behind this many rows. What was rolled back before the rows were given out has been undone then.
-    fn undo(&mut self, rows: u64, n_changes: usize) -> Result<(), SourceError> {
-        if rows < self.flushed && self.rows >= self.flushed {
-            return Err(SourceError::refused(
-                "a transaction that is larger than a batch was rolled back after part of it was given out (it also changed a table without transactions): take a new snapshot, or raise batch_bytes_max",
-            ));
-        }
-        self.changes.truncate(n_changes);
-        self.bytes = self.changes.iter().map(bytes_of).sum();
-        Ok(())
-    }
-
-    /// Takes what has come so far.
-    fn flush(&mut self) -> Vec<Change> {
-        self.flushed = self.flushed.max(self.rows);
-        self.savepoints.iter_mut().for_each(|(_, _, n_changes)| *n_changes = 0);
-        self.bytes = 0;
-        std::mem::take(&mut self.changes)
-    }
-
-    fn rollback_to(&mut self, name: &str) -> Result<(), SourceError> {
-        let Some(i) = self.savepoints.iter().position(|(n, ..)| n == name) else { return Ok(()) };
-        let (_, rows, n_changes) = self.savepoints[i];
-        self.savepoints.truncate(i + 1);
-        self.undo(rows, n_changes)
-    }
-}
-
-/// Of a change, in memory, about.
-pub fn bytes_of(change: &Change) -> usize {
-    let row = |row: &Option<change::Row>| row.iter().flatten().map(|d| size_of::<Datum>() + d.heap_bytes()).sum::<usize>();
-    size_of::<Change>()
-        + match &change.what {
-            What::Row { before, after, .. } => row(before) + row(after),
-            What::Truncate { .. } | What::Message { .. } => 0,
-        }
+/// Of the settings.
+struct Limits {
+    batch_rows_max: usize,
+    batch_bytes_max: usize,
+    on_stale: OnStale,
 }
 
 impl Assembler {
-    pub fn new(shapes: Shapes, place: Place, skip: u64, last: Position) -> Self {
+    pub fn new(settings: &Settings, shapes: Shapes, place: Place, skip: u64, last: Position) -> Self {
         let at = place.at;
         Self {
+            prepared: Prepared::new(settings.prepared_bytes_max, Vec::new()),
+            remarks: Remarks::default(),
+            wanted: None,
+            limits: Limits {
+                batch_rows_max: settings.batch_rows_max,
+                batch_bytes_max: settings.batch_bytes_max,
+                on_stale: settings.on_stale,
+            },
             shapes,
             place,
             open: None,
@@ -165,22 +111,53 @@ impl Assembler {
         self.open.as_ref().map_or(self.skip, |open| open.flushed)
     }
 
-    pub async fn event(&mut self, event: Event, decoder: &mut Decoder, sql: &mut Connection) -> Result<(), SourceError> {
+    /// An event as it stands in the binlog.
+    pub async fn event(&mut self, event: Event, sql: &mut Connection) -> Result<(), SourceError> {
         let header = event.header;
-        if let Body::Payload(mut payload) = event.body {
-            self.at = self.end_of(&header);
-            while let Some(inner) = payload.next(decoder).map_err(unreadable)? {
-                self.body(inner.header, inner.body, sql).await?;
-            }
-            return Ok(());
-        }
         if header.next_at != 0 && !header.is_artificial() && !matches!(event.body, Body::Rotate(_) | Body::Heartbeat(_)) {
             self.at = self.end_of(&header);
         }
         self.body(header, event.body, sql).await?;
+        self.go_on();
+        Ok(())
+    }
+
+    /// A compressed transaction: its events come by [`Self::inner`], one by one, and all end where it ends.
+    pub fn payload(&mut self, header: &Header) {
+        self.at = self.end_of(header);
+    }
+
+    pub async fn inner(&mut self, event: Event, sql: &mut Connection) -> Result<(), SourceError> {
+        self.body(event.header, event.body, sql).await
+    }
+
+    pub fn payload_end(&mut self) {
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
         if self.open.is_none() && self.at > self.place.at {
             self.place.at = self.at;
         }
+    }
+
+    /// An event of the prepared transaction that is committed here.
+    pub async fn replayed(&mut self, event: Event, sql: &mut Connection) -> Result<(), SourceError> {
+        match event.body {
+            Body::TableMap(_) | Body::Rows(_) => self.body(event.header, event.body, sql).await,
+            Body::Query(q) => match (Statement::read(&q.text(), &q.database), &mut self.open) {
+                (Statement::Savepoint(name), Some(open)) => open.savepoint(name),
+                (Statement::RollbackTo(name), Some(open)) => open.rollback_to(&name),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    pub fn replay_end(&mut self, xid: &str) -> Result<(), SourceError> {
+        self.prepared.end(xid);
+        self.commit()?;
+        self.go_on();
         Ok(())
     }
 
@@ -195,13 +172,17 @@ impl Assembler {
         match body {
             Body::Rotate(r) => self.rotate(r.file, r.at.max(FIRST_AT))?,
             Body::Format(_) => self.abandon()?,
-            Body::MariadbBegin(b) => self.begin(Some(OneGtid::MariaDb(b.gtid)), seconds_us(header), b.is_standalone)?,
+            Body::MariadbBegin(b) => {
+                self.begin(Some(OneGtid::MariaDb(b.gtid)), seconds_us(header), b.is_standalone)?;
+                self.branch(b.xa.filter(|_| b.is_prepared_xa));
+            }
             Body::Begin(b) => {
                 let committed = b.immediate_commit_us.map_or(seconds_us(header), |us| us as i64);
                 self.begin(b.gtid.map(OneGtid::MySql), committed, true)?;
             }
             Body::Query(q) => self.query(header, &q, sql).await?,
-            Body::Commit { .. } | Body::XaPrepare(_) => self.commit()?,
+            Body::Commit { .. } => self.commit()?,
+            Body::XaPrepare(x) => self.prepare(x)?,
             Body::TableMap(map) if self.shapes.must_be_made(&map) => {
                 let made = self.shapes.make(&map, sql).await;
                 made.map_err(|e| match e {
@@ -252,15 +233,66 @@ impl Assembler {
     fn begin(&mut self, gtid: Option<OneGtid>, committed_us: i64, is_standalone: bool) -> Result<(), SourceError> {
         if self.open.is_some() {
             // Servers write an end to each; one of only statements that are not ours may be without.
+            if let Some(open) = self.open.as_mut().filter(|open| open.xa.is_some()) {
+                open.undo(0, 0)?;
+            }
             self.commit()?;
         }
         self.open = Some(Open::new(gtid, committed_us, is_standalone, self.skip));
         Ok(())
     }
 
+    /// The open transaction is one that will be prepared.
+    fn branch(&mut self, xa: Option<super::binlog::events::Xa>) {
+        if let (Some(open), Some(xa)) = (&mut self.open, xa) {
+            (open.is_standalone, open.xa) = (false, Some(xa));
+        }
+    }
+
+    /// What is prepared is kept, and where it begins: the stream's place until here.
+    fn prepare(&mut self, prepare: XaPrepare) -> Result<(), SourceError> {
+        let begin = (self.place.file.clone(), self.place.at);
+        let open = match &mut self.open {
+            Some(open) if !prepare.is_one_phase => open,
+            _ => return self.commit(),
+        };
+        let (changes, bytes) = (std::mem::take(&mut open.changes), std::mem::take(&mut open.bytes));
+        // Small enough for one batch, or it is read again.
+        let fits = !open.is_dropped && self.prepared.has_room(bytes);
+        self.prepared.hold(prepare.xa.to_string(), begin, fits.then_some(Waiting { changes, bytes }))?;
+        self.commit()
+    }
+
+    /// The rows of what was prepared, as those of the open transaction.
+    fn commit_prepared(&mut self, xid: String) -> Result<(), SourceError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.xa.is_some() {
+            // In one phase: they are here already.
+            return self.commit();
+        }
+        let Some(changes) = self.prepared.take_waiting(&xid) else {
+            let before = (self.place.file.clone(), self.place.at);
+            self.wanted = Some(Wanted { begin: self.prepared.begin(&xid), xid, before });
+            return Ok(());
+        };
+        let mut origins = Origins::default();
+        for mut change in changes {
+            change.position = self.place.position(self.at, change.position.ordinal)?;
+            change.origin = origins.of(open, &self.place, self.at, &change.origin);
+            open.rows = change.position.ordinal;
+            if open.count() {
+                self.last = change.position;
+                open.push(change);
+            }
+        }
+        self.prepared.end(&xid);
+        self.commit()
+    }
+
     fn commit(&mut self) -> Result<(), SourceError> {
         self.place.at = self.at;
         self.skip = 0;
+        self.shapes.end_counting();
         self.last = self.last.max(self.place.position(self.at, 0)?);
         let Some(open) = self.open.take() else { return Ok(()) };
         if let Some(gtid) = &open.gtid {
@@ -294,22 +326,35 @@ impl Assembler {
             }
             Statement::Savepoint(name) => return open.savepoint(name),
             Statement::RollbackTo(name) => return open.rollback_to(&name),
-            Statement::XaRollback => tracing::error!(
-                file = %self.place.file, at = self.at,
-                "an XA transaction was rolled back after it was prepared: if it changed captured tables, its rows were given out; take a new snapshot of them"
-            ),
+            Statement::XaStart(xa) => {
+                self.branch(Some(xa));
+                return Ok(());
+            }
+            Statement::XaCommit(xa) => return self.commit_prepared(xa.to_string()),
+            Statement::XaRollback(xa) => {
+                open.undo(0, 0)?;
+                self.prepared.end(&xa.to_string());
+                return self.commit();
+            }
+            Statement::XaUnread => {
+                return Err(SourceError::refused(format!(
+                    "the end of an XA transaction at {} {} does not say of which: take a new snapshot (delete the stored place)",
+                    self.place.file, self.at
+                )));
+            }
             Statement::Truncate(name) => self.truncate(&name, sql).await?,
             Statement::Shapes(names) => self.shapes_changed(&names),
-            Statement::Partitions(name) => {
-                self.shapes_changed(std::slice::from_ref(&name));
-                if self.shapes.selection.has(&name.database, &name.table) {
-                    tracing::error!(table = %format!("{}.{}", name.database, name.table), file = %self.place.file, at = self.at,
-                        "rows of partitions came or went without row events: take a new snapshot of the table");
-                }
-            }
+            Statement::Partitions(names) => self.partitions(&names, &text)?,
             Statement::Dml => self.dml(&text, &q.database)?,
             Statement::Unread => {
-                tracing::warn!(file = %self.place.file, at = self.at, "a statement that changes tables could not be read: all shapes are read again");
+                let remark = self.remark("", &text)?;
+                tracing::warn!(
+                    statement = remark.statement,
+                    file = remark.file,
+                    at = remark.at,
+                    "a statement that changes tables could not be read: all shapes are read again"
+                );
+                self.remarks.add_unread(remark);
                 self.shapes_changed(&[]);
             }
             Statement::Other => {}
@@ -323,6 +368,49 @@ impl Assembler {
         if !self.is_any_touched {
             self.touched.extend_from_slice(names);
         }
+    }
+
+    fn remark(&self, table: &str, text: &str) -> Result<Remark, SourceError> {
+        let (file, commit) = (self.place.file.to_string(), self.place.position(self.at, 0)?.commit);
+        Ok(Remark { table: table.to_owned(), statement: remarks::statement_head(text), file, at: self.at, commit })
+    }
+
+    /// Rows came or went that nobody can read: readers are told, and the tables are stale until a snapshot of them.
+    fn partitions(&mut self, names: &[Name], text: &str) -> Result<(), SourceError> {
+        self.shapes_changed(names);
+        for name in names.iter().filter(|n| self.shapes.selection.has(&n.database, &n.table)).collect::<Vec<_>>() {
+            let remark = self.remark(&remarks::display(name), text)?;
+            if self.limits.on_stale == OnStale::Stop {
+                return Err(SourceError::refused(format!(
+                    "rows of {} came or went without row events, by {} at {} {}: choose on_stale = \"tell\" to go on, and take a new snapshot of the table",
+                    remark.table, remark.statement, remark.file, remark.at
+                )));
+            }
+            tracing::error!(
+                table = remark.table,
+                statement = remark.statement,
+                file = remark.file,
+                at = remark.at,
+                "rows came or went without row events: what was captured is no longer the table until a new snapshot of it"
+            );
+            let content = serde_json::json!({"table": remark.table, "statement": remark.statement, "file": remark.file, "at": remark.at});
+            let content = content.to_string().into();
+            self.rowless(Op::Message, What::Message { prefix: STALE.to_owned(), content, is_transactional: true })?;
+            self.remarks.add_stale(remark);
+        }
+        Ok(())
+    }
+
+    /// A change that stands where the statement does.
+    fn rowless(&mut self, op: Op, what: What) -> Result<(), SourceError> {
+        let position = self.next_position()?;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.count() {
+            let origin = Arc::new(origin(open, &self.place, self.at, 0));
+            open.push(Change { op, what, position, origin });
+            self.last = position;
+        }
+        Ok(())
     }
 
     /// Rows changed by a statement in the binlog are not there to be read.
@@ -339,18 +427,8 @@ impl Assembler {
     async fn truncate(&mut self, name: &Name, sql: &mut Connection) -> Result<(), SourceError> {
         let table = self.shapes.current(name, sql).await.map_err(|e| e.during("read the catalog"))?;
         self.shapes_changed(std::slice::from_ref(name));
-        let Some(table) = table else { return Ok(()) };
-        let position = self.next_position()?;
-        let Some(open) = &mut self.open else { return Ok(()) };
-        open.rows += 1;
-        if open.rows <= open.flushed {
-            return Ok(());
-        }
-        let origin = Arc::new(origin(open, &self.place, self.at, 0));
-        let what = What::Truncate { table, cascade: false, restart_identity: true };
-        open.changes.push(Change { op: Op::Truncate, what, position, origin });
-        self.last = position;
-        Ok(())
+        let Some(table) = table.filter(|t| self.shapes.is_given(&t.id)) else { return Ok(()) };
+        self.rowless(Op::Truncate, What::Truncate { table, cascade: false, restart_identity: true })
     }
 
     /// Of the next row of the event that ends at `at`.
@@ -366,24 +444,59 @@ impl Assembler {
         let Some(open) = &self.open else {
             return Err(SourceError::retry("rows without a transaction around them: reading begins again at the stored place"));
         };
+        if open.is_dropped {
+            return Ok(());
+        }
+        let is_given = self.shapes.is_given(&made.table.id);
+        let is_branch = open.xa.is_some();
         let origin = Arc::new(origin(open, &self.place, self.at, header.server_id));
         for image in rows.images(&made.shape) {
-            let position = self.next_position()?;
-            let change = change(rows.op, image.map_err(unreadable)?, &made, position, &origin);
+            let mut position = self.next_position()?;
+            let image = image.map_err(unreadable)?;
             let Some(open) = &mut self.open else { continue };
-            open.rows += 1;
-            if open.rows <= open.flushed {
+            if is_branch {
+                position.ordinal = open.rows;
+            }
+            if !open.count() || !is_given {
                 continue;
             }
-            open.bytes += bytes_of(&change);
-            open.changes.push(change);
-            self.last = position;
+            open.push(change(rows.op, image, &made, position, &origin));
+            if !is_branch {
+                self.last = position;
+            }
         }
+        self.drop_large_branch();
         Ok(())
+    }
+
+    /// What is prepared and larger than a batch does not wait in memory.
+    fn drop_large_branch(&mut self) {
+        let Some(open) = self.open.as_mut().filter(|open| open.xa.is_some()) else { return };
+        let is_large = open.changes.len() >= self.limits.batch_rows_max || open.bytes >= self.limits.batch_bytes_max;
+        if is_large || !self.prepared.has_room(open.bytes) {
+            open.drop_rows();
+        }
     }
 }
 
-fn change(op: RowsOp, image: Image, made: &Made, position: Position, origin: &Arc<Origin>) -> Change {
+/// The origins of a prepared transaction's rows, once they are the commit's: one for each server that they were executed on.
+#[derive(Default)]
+struct Origins(Vec<(u32, Arc<Origin>)>);
+
+impl Origins {
+    fn of(&mut self, open: &Open, place: &Place, at: u64, prepared: &Origin) -> Arc<Origin> {
+        let change::Place::Mysql { server_id, .. } = &prepared.place else { return Arc::new(prepared.clone()) };
+        if let Some((_, origin)) = self.0.iter().find(|(id, _)| id == server_id) {
+            return origin.clone();
+        }
+        let made = Arc::new(origin(open, place, at, *server_id));
+        self.0.push((*server_id, made.clone()));
+        made
+    }
+}
+
+fn change(op: RowsOp, mut image: Image, made: &Made, position: Position, origin: &Arc<Origin>) -> Change {
+    complete(&mut image, made);
     let op = match op {
         RowsOp::Insert => Op::Create,
         RowsOp::Update => Op::Update,
@@ -391,6 +504,25 @@ fn change(op: RowsOp, image: Image, made: &Made, position: Position, origin: &Ar
     };
     let what = What::Row { table: made.table.clone(), before: image.before, after: image.after };
     Change { op, what, position, origin: origin.clone() }
+}
+
+/// Puts into a minimal image what is certain of it: what an update did not send behind itself and did send before is unchanged, and a key
+/// that an insert did not send has its column's default. So every row can be told by its key.
+fn complete(image: &mut Image, made: &Made) {
+    let Some(after) = &mut image.after else { return };
+    match &image.before {
+        Some(before) => {
+            let pairs = after.iter_mut().zip(before).filter(|(a, b)| **a == Datum::Unavailable && **b != Datum::Unavailable);
+            pairs.for_each(|(a, b)| *a = b.clone());
+        }
+        None => {
+            for (i, default) in &made.key_defaults {
+                if let Some(value) = after.get_mut(*i).filter(|value| **value == Datum::Unavailable) {
+                    *value = default.clone();
+                }
+            }
+        }
+    }
 }
 
 fn origin(open: &Open, place: &Place, at: u64, server_id: u32) -> Origin {
@@ -407,7 +539,7 @@ fn seconds_us(header: Header) -> i64 {
 }
 
 /// Reading the event again will fail again; the server or its file has to be looked at.
-fn unreadable(e: super::binlog::error::BinlogError) -> SourceError {
+pub fn unreadable(e: super::binlog::error::BinlogError) -> SourceError {
     match e {
         super::binlog::error::BinlogError::Checksum { .. } => SourceError::retry(format!("binlog: {e}")),
         e => SourceError::refused(format!("binlog: {e}")),

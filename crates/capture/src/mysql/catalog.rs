@@ -3,8 +3,9 @@
 //! The catalog may be ahead of the stream. Where table maps carry names (`binlog_row_metadata=FULL`) only the key's order and sizes are
 //! taken from here; see `shapes.rs` for what happens where they do not.
 
-use super::wire::{Connection, TextRow, WireError, literal};
+use super::wire::{Connection, Flavor, TextRow, WireError, literal, quoted};
 use crate::table::TableId;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct CatalogColumn {
     pub charset: Option<Arc<str>>,
     pub is_nullable: bool,
     pub is_key: bool,
+    /// The text of a constant default.
+    pub default: Option<Bytes>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,13 +142,16 @@ async fn read_some(connection: &mut Connection, tables: &[TableId], found: &mut 
         .collect();
     let condition = pairs.join(" OR ");
     let columns = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, IS_NULLABLE FROM information_schema.COLUMNS \
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, COLUMN_DEFAULT, EXTRA FROM information_schema.COLUMNS \
          WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
     for row in connection.query(&columns).await? {
         let id = id(&row.text(0), &row.text(1));
         let empty = || CatalogTable { id: id.clone(), columns: Vec::new(), key: Vec::new(), rows: 0, row_bytes: 0 };
-        found.entry(id.clone()).or_insert_with(empty).columns.push(column(&row));
+        found.entry(id.clone()).or_insert_with(empty).columns.push(column(&row, connection.flavor()));
+    }
+    if connection.flavor() == Flavor::MariaDb && found.values().any(|t| t.columns.iter().any(is_long_text)) {
+        read_json(connection, &condition.replace("TABLE_SCHEMA", "CONSTRAINT_SCHEMA"), found).await?;
     }
     let keys = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS \
@@ -166,14 +172,65 @@ async fn read_some(connection: &mut Connection, tables: &[TableId], found: &mut 
     Ok(())
 }
 
-fn column(row: &TextRow) -> CatalogColumn {
+/// MariaDB's `json` is a `longtext` with a check, and the catalog calls it `longtext`.
+async fn read_json(connection: &mut Connection, condition: &str, found: &mut BTreeMap<TableId, CatalogTable>) -> Result<(), WireError> {
+    let checks = format!("SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE {condition}");
+    for row in connection.query(&checks).await? {
+        let Some(table) = found.get_mut(&id(&row.text(0), &row.text(1))) else { continue };
+        let clause = row.text(2);
+        let of_it = |c: &&mut CatalogColumn| is_long_text(c) && clause.eq_ignore_ascii_case(&format!("json_valid({})", quoted(&c.name)));
+        if let Some(column) = table.columns.iter_mut().find(of_it) {
+            column.native = "json".into();
+        }
+    }
+    Ok(())
+}
+
+/// In a charset whose bytes are those of JSON.
+fn is_long_text(column: &CatalogColumn) -> bool {
+    &*column.native == "longtext" && column.charset.as_deref().is_some_and(|c| c.starts_with("utf8"))
+}
+
+fn column(row: &TextRow, flavor: Flavor) -> CatalogColumn {
     CatalogColumn {
         name: row.text(2).into(),
         native: row.text(3).into(),
         charset: row.0.get(4).and_then(Option::as_ref).map(|c| String::from_utf8_lossy(c).into()),
         is_nullable: row.text(5) == "YES",
         is_key: false,
+        default: row.0.get(6).cloned().flatten().and_then(|text| constant(&text, &row.text(7), flavor)),
     }
+}
+
+/// A default as a text. MySQL has the text itself, and says of an expression that it is one; MariaDB has an expression, which is a constant if
+/// it is a number or a string ("Information Schema COLUMNS Table").
+fn constant(text: &Bytes, extra: &str, flavor: Flavor) -> Option<Bytes> {
+    if flavor == Flavor::MySql {
+        return Some(text.clone()).filter(|_| !extra.to_ascii_uppercase().contains("DEFAULT_GENERATED"));
+    }
+    let words = std::str::from_utf8(text).ok()?;
+    let is_number =
+        words.starts_with(|c: char| c.is_ascii_digit() || c == '-') && words.bytes().all(|b| b.is_ascii_digit() || b"-+.e".contains(&b));
+    if is_number {
+        return Some(text.clone());
+    }
+    let inside = words.strip_prefix('\'')?.strip_suffix('\'')?;
+    let mut out = String::with_capacity(inside.len());
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if chars.next() != Some('\'') => return None,
+            '\\' => out.push(match chars.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                '0' => '\0',
+                c => c,
+            }),
+            c => out.push(c),
+        }
+    }
+    Some(out.into())
 }
 
 impl CatalogTable {
@@ -196,6 +253,29 @@ impl CatalogTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_is_a_constant_or_none() {
+        let of = |text: &'static str, extra: &str, flavor| {
+            constant(&Bytes::from_static(text.as_bytes()), extra, flavor).map(|b| String::from_utf8(b.to_vec()).expect("text"))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        for (text, want) in [
+            ("7", some("7")),
+            ("-1.50", some("-1.50")),
+            ("'it''s \\\\ \\'", None),
+            ("'it''s \\\\'", some("it's \\")),
+            ("''", some("")),
+            ("NULL", None),
+            ("current_timestamp()", None),
+            ("'a' || 'b'", None),
+            ("uuid()", None),
+        ] {
+            assert_eq!(of(text, "", Flavor::MariaDb), want, "{text}");
+        }
+        assert_eq!(of("it's", "", Flavor::MySql), some("it's"));
+        assert_eq!(of("uuid()", "DEFAULT_GENERATED", Flavor::MySql), None);
+    }
 
     #[test]
     fn a_selection_has_what_it_names_and_no_working_table() {

@@ -3,10 +3,11 @@
 //! Only the head of a statement is read. Of what cannot be read nothing is assumed: every shape is read again from the catalog or the next table map, and
 //! the statement is recorded, never fatal.
 
+use super::binlog::events::Xa;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-/// Read of a statement; names behind that are not looked for.
+/// Read of a statement. Where names may stand behind that, it counts as unread.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const TOKENS_MAX: usize = 4_096;
 
@@ -24,13 +25,18 @@ pub enum Statement {
     Rollback,
     Savepoint(String),
     RollbackTo(String),
-    /// `XA ROLLBACK`: of rows that were prepared before.
-    XaRollback,
+    /// The rows behind it are of this branch, until it is prepared.
+    XaStart(Xa),
+    /// Of what was prepared before.
+    XaCommit(Xa),
+    XaRollback(Xa),
+    /// An end of what was prepared before, and it cannot be told of what.
+    XaUnread,
     Truncate(Name),
     /// Shapes of these may be others now.
     Shapes(Vec<Name>),
-    /// Rows came or went without row events: partitions truncated, dropped or exchanged, a tablespace discarded.
-    Partitions(Name),
+    /// Rows of these came or went without row events: partitions truncated, dropped, exchanged or converted, a tablespace discarded.
+    Partitions(Vec<Name>),
     /// Rows were changed by a statement and not by row events.
     Dml,
     /// Nothing of tables: users, grants, functions.
@@ -46,7 +52,13 @@ impl Statement {
             end -= 1;
         }
         let tokens = tokens(&sql[..end]);
-        Reader { tokens: tokens.into_iter().peekable(), database }.statement()
+        let (is_cut, is_empty) = (end < sql.len() || tokens.len() >= TOKENS_MAX, tokens.is_empty());
+        match (Reader { tokens: tokens.into_iter().peekable(), database }).statement() {
+            // Names may stand behind what was read.
+            Self::Shapes(_) if is_cut => Self::Unread,
+            Self::Other if is_cut && is_empty => Self::Unread,
+            statement => statement,
+        }
     }
 }
 
@@ -162,8 +174,7 @@ impl Reader<'_> {
             "COMMIT" => Statement::Commit,
             "ROLLBACK" => self.rollback(),
             "SAVEPOINT" => self.identifier().map_or(Statement::Unread, Statement::Savepoint),
-            "XA" if self.is_next("ROLLBACK") => Statement::XaRollback,
-            "XA" if self.is_next("COMMIT") => Statement::Commit,
+            "XA" => self.xa(),
             "TRUNCATE" => {
                 self.skip_all(&["TABLE"]);
                 self.name().map_or(Statement::Unread, Statement::Truncate)
@@ -183,6 +194,33 @@ impl Reader<'_> {
         }
         self.skip_all(&["SAVEPOINT"]);
         self.identifier().map_or(Statement::Unread, Statement::RollbackTo)
+    }
+
+    /// As servers write it: `XA COMMIT X'31',X'',1`. `XA END` and `XA PREPARE` have no meaning of their own: an event of its own is the end.
+    fn xa(&mut self) -> Statement {
+        let what: fn(Xa) -> Statement = match self.word().as_str() {
+            "START" | "BEGIN" => Statement::XaStart,
+            "COMMIT" => Statement::XaCommit,
+            "ROLLBACK" => Statement::XaRollback,
+            _ => return Statement::Other,
+        };
+        self.xid().map_or(Statement::XaUnread, what)
+    }
+
+    fn xid(&mut self) -> Option<Xa> {
+        let gtrid = self.hex_string()?;
+        self.tokens.next_if_eq(&Token::Sign(','))?;
+        let bqual = self.hex_string()?;
+        self.tokens.next_if_eq(&Token::Sign(','))?;
+        Some(Xa { format: self.word().parse().ok()?, gtrid: gtrid.into(), bqual: bqual.into() })
+    }
+
+    /// `X'31'`
+    fn hex_string(&mut self) -> Option<Vec<u8>> {
+        if !self.is_next("X") {
+            return None;
+        }
+        unhex(&self.identifier()?).filter(|name| name.len() <= Xa::NAME_BYTES_MAX)
     }
 
     fn rename(&mut self) -> Statement {
@@ -248,17 +286,31 @@ impl Reader<'_> {
         }
         self.skip_all(&["IF", "EXISTS"]);
         let Some(name) = self.name() else { return Statement::Unread };
-        let mut names = vec![name.clone()];
+        let mut names = vec![name];
         while let Some(token) = self.tokens.next() {
             let Token::Word(word) = token else { continue };
             match word.to_ascii_uppercase().as_str() {
-                "TRUNCATE" | "DROP" | "EXCHANGE" if self.is_next("PARTITION") => return Statement::Partitions(name),
-                "DISCARD" | "IMPORT" => return Statement::Partitions(name),
+                "TRUNCATE" | "DROP" if self.is_next("PARTITION") => return Statement::Partitions(names),
+                "DISCARD" | "IMPORT" => return Statement::Partitions(names),
+                "EXCHANGE" if self.is_next("PARTITION") => return self.partition_and_table(names, "WITH"),
+                "CONVERT" if self.is_next("PARTITION") => return self.partition_and_table(names, "TO"),
+                "CONVERT" if self.is_next("TABLE") => {
+                    names.extend(self.name());
+                    return Statement::Partitions(names);
+                }
                 "RENAME" => names.extend(self.renamed()),
                 _ => {}
             }
         }
         Statement::Shapes(names)
+    }
+
+    /// `EXCHANGE PARTITION p WITH TABLE t`, MariaDB's `CONVERT PARTITION p TO TABLE t`: rows of both come or go.
+    fn partition_and_table(&mut self, mut names: Vec<Name>, word: &str) -> Statement {
+        let _partition = self.identifier();
+        self.skip_all(&[word, "TABLE"]);
+        names.extend(self.name());
+        Statement::Partitions(names)
     }
 
     /// Behind `RENAME` in an `ALTER TABLE`: a new name, or that of a column or index.
@@ -271,9 +323,19 @@ impl Reader<'_> {
     }
 }
 
+/// Bytes from their hexadecimal digits.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn xa(gtrid: &'static [u8]) -> Xa {
+        Xa { format: 1, gtrid: bytes::Bytes::from_static(gtrid), bqual: bytes::Bytes::new() }
+    }
 
     fn n(text: &str) -> Name {
         let (database, table) = text.split_once('.').expect("database.table");
@@ -283,6 +345,7 @@ mod tests {
     #[test]
     fn statements_are_read_as_far_as_capture_needs() {
         let shapes = |names: &[&str]| Statement::Shapes(names.iter().map(|t| n(t)).collect());
+        let partitions = |names: &[&str]| Statement::Partitions(names.iter().map(|t| n(t)).collect());
         let cases = [
             ("BEGIN", Statement::Begin),
             ("START TRANSACTION", Statement::Begin),
@@ -291,8 +354,12 @@ mod tests {
             ("ROLLBACK TO `a b`", Statement::RollbackTo("a b".into())),
             ("rollback work to savepoint x", Statement::RollbackTo("x".into())),
             ("SAVEPOINT `x`", Statement::Savepoint("x".into())),
-            ("XA ROLLBACK X'31',X'',1", Statement::XaRollback),
-            ("XA COMMIT X'31',X'',1", Statement::Commit),
+            ("XA START X'616B',X'',1", Statement::XaStart(xa(b"ak"))),
+            ("XA END X'31',X'',1", Statement::Other),
+            ("XA ROLLBACK X'31',X'',1", Statement::XaRollback(xa(b"1"))),
+            ("XA COMMIT X'31',X'',1", Statement::XaCommit(xa(b"1"))),
+            ("XA COMMIT 'a name'", Statement::XaUnread),
+            ("XA COMMIT X'3',X'',1", Statement::XaUnread),
             ("TRUNCATE t", Statement::Truncate(n("d.t"))),
             ("/* why */ truncate table `o`.`a``b`", Statement::Truncate(n("o.a`b"))),
             ("TRUNCATE 5", Statement::Truncate(n("d.5"))),
@@ -314,7 +381,14 @@ mod tests {
             ("ALTER TABLE t ADD COLUMN c int DEFAULT 'drop partition'", shapes(&["d.t"])),
             ("alter online ignore table t rename to o.u", shapes(&["d.t", "o.u"])),
             ("ALTER TABLE t RENAME COLUMN a TO b, RENAME AS v", shapes(&["d.t", "d.v"])),
-            ("ALTER TABLE t /*!50100 TRUNCATE PARTITION p1 */", Statement::Partitions(n("d.t"))),
+            ("ALTER TABLE t /*!50100 TRUNCATE PARTITION p1 */", partitions(&["d.t"])),
+            ("ALTER TABLE t DROP PARTITION p1, p2", partitions(&["d.t"])),
+            ("ALTER TABLE t EXCHANGE PARTITION p1 WITH TABLE `o`.u WITHOUT VALIDATION", partitions(&["d.t", "o.u"])),
+            ("ALTER TABLE t CONVERT PARTITION p1 TO TABLE u", partitions(&["d.t", "d.u"])),
+            ("ALTER TABLE t CONVERT TABLE u TO PARTITION p1 VALUES LESS THAN (9)", partitions(&["d.t", "d.u"])),
+            ("ALTER TABLE t CONVERT TO CHARACTER SET utf8mb4", shapes(&["d.t"])),
+            ("ALTER TABLE t REORGANIZE PARTITION p1 INTO (PARTITION a VALUES LESS THAN (9))", shapes(&["d.t"])),
+            ("ALTER TABLE t DISCARD TABLESPACE", partitions(&["d.t"])),
             ("ALTER TABLE t DROP COLUMN partition_id", shapes(&["d.t"])),
             ("ALTER USER u IDENTIFIED BY 'x'", Statement::Other),
             ("INSERT INTO t VALUES (1)", Statement::Dml),
@@ -325,6 +399,15 @@ mod tests {
         for (sql, want) in cases {
             assert_eq!(Statement::read(sql, "d"), want, "{sql}");
         }
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_read_whole_is_unread() {
+        let many = vec!["some_table"; 10_000].join(", ");
+        assert_eq!(Statement::read(&format!("DROP TABLE {many}"), "d"), Statement::Unread);
+        assert_eq!(Statement::read(&format!("/* {many} */ DROP TABLE t"), "d"), Statement::Unread);
+        assert_eq!(Statement::read(&format!("INSERT INTO t VALUES ({many})"), "d"), Statement::Dml);
+        assert_eq!(Statement::read(&format!("TRUNCATE t /* {many} */"), "d"), Statement::Truncate(n("d.t")));
     }
 
     #[test]

@@ -16,12 +16,16 @@ mod check;
 mod ddl;
 mod open;
 mod place;
+mod prepared;
+mod remarks;
+mod replay;
 mod server;
 mod shapes;
 mod snapshot;
 mod source;
 mod stream;
 mod text;
+mod transaction;
 
 pub use check::check;
 pub use open::open;

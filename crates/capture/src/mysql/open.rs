@@ -4,6 +4,7 @@ use super::assembler::Assembler;
 use super::binlog::decoder::{Decoder, Limits};
 use super::catalog::{self, Selection};
 use super::place::{Notes, Place, base_above};
+use super::prepared::Prepared;
 use super::server::{Server, Start};
 use super::settings::Settings;
 use super::shapes::Shapes;
@@ -107,10 +108,20 @@ async fn begin(settings: &Settings, server: &Server, sql: &mut Connection, store
     let mut snapshots: VecDeque<Progress> = notes.snapshots.into();
     if mode == SnapshotMode::Always {
         snapshots.retain(|s| s.why != Why::Initial);
-        snapshots.push_front(initial(settings, sql).await?);
+        snapshots.push_front(Progress { is_again: true, ..initial(settings, sql).await? });
     }
-    let shapes = Shapes::new(selection(settings)?, notes.shapes);
-    let assembler = Assembler::new(shapes, place, notes.rows_done, last);
+    let mut shapes = Shapes::new(selection(settings)?, notes.shapes);
+    if notes.rows_done > 0 && !notes.tables.is_empty() && notes.tables != settings.tables {
+        shapes.count_by(Selection::new(&notes.tables).map_err(SourceError::refused)?);
+    }
+    let mut prepared = notes.prepared;
+    if by_gtid {
+        // Places are of the other server's files.
+        prepared.iter_mut().for_each(|p| p.file = None);
+    }
+    let mut assembler = Assembler::new(settings, shapes, place, notes.rows_done, last);
+    assembler.prepared = Prepared::new(settings.prepared_bytes_max, prepared);
+    assembler.remarks = notes.remarks;
     Ok(Begin { stream, decoder, assembler, snapshots })
 }
 
@@ -126,10 +137,11 @@ async fn afresh(
     let file_base = last.map_or(Ok(0), |last| base_above(last, &file))?;
     let place = Place { file: file.into(), at, file_base, gtids };
     let first = place.position(at, 0)?;
-    let snapshots = if with_data { VecDeque::from([initial(settings, sql).await?]) } else { VecDeque::new() };
+    let is_again = last.is_some();
+    let snapshots = if with_data { VecDeque::from([Progress { is_again, ..initial(settings, sql).await? }]) } else { VecDeque::new() };
     let stream = Stream::open(settings, server, &place, false).await.map_err(|e| e.during("ask for the binlog"))?;
     let shapes = Shapes::new(selection(settings)?, Default::default());
-    Ok(Begin { stream, decoder: Decoder::new(limits(settings)), assembler: Assembler::new(shapes, place, 0, first), snapshots })
+    Ok(Begin { stream, decoder: Decoder::new(limits(settings)), assembler: Assembler::new(settings, shapes, place, 0, first), snapshots })
 }
 
 fn limits(settings: &Settings) -> Limits {
@@ -162,7 +174,7 @@ pub async fn progress(
 ) -> Result<Progress, SourceError> {
     let now = sql.query("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)").await.map_err(|e| e.during("ask for the time"))?;
     let begun_us = now.first().and_then(|r| r.number(0)).unwrap_or(0);
-    Ok(Progress { why, begun_us, tables, after: None, filter, rows: 0, chunks_done: 0 })
+    Ok(Progress::new(why, begun_us, tables, filter))
 }
 
 async fn first_file(stream: &mut Stream, decoder: &mut Decoder) -> Result<String, Begun> {

@@ -68,6 +68,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// The file's number and the place in it; none if the position is of another server's binlog, or of none.
+    pub fn of(&self, position: Position) -> Option<(u64, u64)> {
+        let number = (position.commit >> AT_BITS).checked_sub(self.file_base).filter(|number| *number > 0)?;
+        Some((number, position.commit & ((1 << AT_BITS) - 1)))
+    }
+
     pub fn position(&self, at: u64, ordinal: u64) -> Result<Position, SourceError> {
         position(&self.file, self.file_base, at, ordinal)
     }
@@ -96,7 +102,9 @@ pub fn base_above(last: Position, file: &str) -> Result<u64, SourceError> {
 ///
 /// ```json
 /// {"v":1,"server_id":7,"server_uuid":"3e11…","is_mariadb":false,"file":"binlog.000004","at":1234,"file_base":0,"gtid":"3e11…:1-9",
-///  "rows_done":17,"snapshots":[{"why":"initial","begun_us":1,"tables":[["shop","orders"]],"after":["3137"],"rows":17,"chunks_done":1}],"shapes":{"shop.orders":{"v":2,"hash":9}}}
+///  "tables":["shop.*"],"rows_done":17,"prepared":[{"xid":"X'31',X'',1","file":"binlog.000003","at":99}],
+///  "remarks":{"stale":[{"table":"shop.log","statement":"ALTER TABLE log DROP PARTITION p1","file":"binlog.000003","at":7,"commit":206158430215}]},
+///  "snapshots":[{"why":"initial","begun_us":1,"tables":[["shop","orders"]],"after":["3137"],"rows":17,"chunks_done":1}],"shapes":{"shop.orders":{"v":2,"hash":9}}}
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notes {
@@ -114,6 +122,14 @@ pub struct Notes {
     /// Rows, of all tables, of the transaction behind `at` that are in this batch or an earlier one.
     #[serde(default)]
     pub rows_done: u64,
+    /// The tables that these rows were counted of, as the config named them.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Prepared before `at`, and neither committed nor rolled back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<super::prepared::Noted>,
+    #[serde(default, skip_serializing_if = "super::remarks::Remarks::is_empty")]
+    pub remarks: super::remarks::Remarks,
     /// Not finished, the first is under way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<super::snapshot::Progress>,

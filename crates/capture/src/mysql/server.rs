@@ -1,7 +1,7 @@
 //! Which server it is, and whether a stored place is in its binlog.
 
 use super::gtid::GtidSet;
-use super::place::{Gtids, Notes};
+use super::place::{Gtids, Notes, file_number};
 use super::settings::GtidMode;
 use super::snapshot;
 use super::wire::{Connection, Flavor, WireError, literal};
@@ -29,7 +29,41 @@ pub enum Start {
     Refused(String),
 }
 
+/// Numbers of the binlog's files and their sizes; the end of the last one is the binlog's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    files: Vec<(u64, u64)>,
+    /// All that the server has: it may be asked for its end only.
+    pub is_whole: bool,
+}
+
+impl Files {
+    /// Bytes from there to the end; none where a file is not there.
+    pub fn behind(&self, number: u64, at: u64) -> Option<u64> {
+        let i = self.files.iter().position(|(n, _)| *n == number)?;
+        let sizes = self.files[i..].iter().map(|(_, size)| *size);
+        Some(sizes.fold(0, u64::saturating_add).saturating_sub(at))
+    }
+}
+
 impl Server {
+    pub async fn files(&self, sql: &mut Connection) -> Result<Files, WireError> {
+        let malformed = || WireError::Malformed { what: "list of the binlog's files" };
+        let one = |file: String, size: Option<u64>| file_number(&file).ok().zip(size).ok_or_else(malformed);
+        match sql.query("SHOW BINARY LOGS").await {
+            Ok(rows) => {
+                let files = rows.iter().map(|row| one(row.text(0), row.number(1))).collect::<Result<_, _>>()?;
+                Ok(Files { files, is_whole: true })
+            }
+            // It may not be asked for: then its end.
+            Err(e) if e.code().is_some() => {
+                let (file, at) = snapshot::end(sql, self.status).await?;
+                Ok(Files { files: vec![one(file, Some(at))?], is_whole: false })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     pub async fn ask(sql: &mut Connection) -> Result<Self, WireError> {
         let flavor = sql.flavor();
         let extra = if flavor == Flavor::MySql { ", @@server_uuid, @@gtid_mode" } else { "" };
@@ -155,4 +189,19 @@ async fn gtids_at(sql: &mut Connection, file: &str, at: u64) -> Result<Option<Gt
 fn version(text: &str) -> (u32, u32) {
     let mut parts = text.split(['.', '-']).map(|p| p.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Files;
+
+    #[test]
+    fn what_is_kept_is_counted_from_a_place_to_the_end() {
+        let files = Files { files: vec![(3, 100), (4, 200), (5, 7)], is_whole: true };
+        for ((number, at), want) in
+            [((3, 0), Some(307)), ((3, 100), Some(207)), ((5, 4), Some(3)), ((5, 9), Some(0)), ((2, 0), None), ((6, 0), None)]
+        {
+            assert_eq!(files.behind(number, at), want, "{number} {at}");
+        }
+    }
 }

@@ -144,6 +144,16 @@ pub enum GtidMode {
     Off,
 }
 
+/// What to do when rows of a captured table come or go without row events: `ALTER TABLE … DROP PARTITION`, a tablespace that is discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStale {
+    /// Go on, and tell: the table is stale in the source's health, and the stream's readers get a message `mulgil.stale`.
+    #[default]
+    Tell,
+    /// Refuse to go on before a person has chosen.
+    Stop,
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub address: Address,
@@ -159,6 +169,9 @@ pub struct Settings {
     pub batch_rows_max: usize,
     pub batch_bytes_max: usize,
     pub chunk_rows_max: usize,
+    /// What prepared XA transactions may take of memory together; the rows of others are read again when they are committed.
+    pub prepared_bytes_max: usize,
+    pub on_stale: OnStale,
     /// Largest event or row that is accepted from the server.
     pub packet_bytes_max: usize,
 }
@@ -176,6 +189,8 @@ impl Settings {
             batch_rows_max: 8_192,
             batch_bytes_max: 8 << 20,
             chunk_rows_max: 8_192,
+            prepared_bytes_max: 32 << 20,
+            on_stale: OnStale::default(),
             packet_bytes_max: 1 << 30,
         }
     }

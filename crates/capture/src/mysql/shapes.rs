@@ -1,7 +1,8 @@
 //! Which shape the rows of a table map are read with, and how many shapes a table has had.
 //!
-//! Where a table map carries names (`binlog_row_metadata=FULL`) the shape is the map's own, and the catalog only adds the server's words. Where it does not, the
-//! catalog is asked at every table number that is new, and it may be ahead of the stream. The policy then, in this order:
+//! Where a table map carries names (`binlog_row_metadata=FULL`) the shape is the map's own, and the catalog only adds the server's words: by the
+//! columns' names where the catalog as a whole is of another version. Where it does not, the catalog is asked at every table number that is new,
+//! and it may be ahead of the stream. The policy then, in this order:
 //!
 //! 1. the catalog, where its columns fit the map's types;
 //! 2. the shape that this table had last, where it fits: the DDL is still to come;
@@ -16,6 +17,7 @@ use super::binlog::table_map::TableMap;
 use super::catalog::{self, CatalogTable, Selection};
 use super::ddl::Name;
 use super::wire::{Connection, WireError};
+use crate::datum::Datum;
 use crate::table::{Column, Table, TableId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -38,10 +40,14 @@ pub struct Made {
     map: Arc<TableMap>,
     pub shape: Arc<Shape>,
     pub table: Arc<Table>,
+    /// Positions of the key's columns that have a constant default, and what it is by the catalog.
+    pub key_defaults: Vec<(usize, Datum)>,
 }
 
 pub struct Shapes {
     pub selection: Selection,
+    /// While a transaction is gone on with in whose middle the selection was changed: what its rows were counted by.
+    counted: Option<Selection>,
     /// As the catalog had them when last asked.
     catalog: HashMap<TableId, CatalogTable>,
     /// What fitted last.
@@ -53,7 +59,15 @@ pub struct Shapes {
 
 impl Shapes {
     pub fn new(selection: Selection, versions: BTreeMap<String, Noted>) -> Self {
-        Self { selection, catalog: HashMap::new(), fitted: HashMap::new(), made: HashMap::new(), tables: HashMap::new(), versions }
+        Self {
+            selection,
+            counted: None,
+            catalog: HashMap::new(),
+            fitted: HashMap::new(),
+            made: HashMap::new(),
+            tables: HashMap::new(),
+            versions,
+        }
     }
 
     /// Of this very table map; none if it is not captured or has to be made first.
@@ -62,7 +76,33 @@ impl Shapes {
     }
 
     pub fn must_be_made(&self, map: &Arc<TableMap>) -> bool {
-        self.selection.has(&map.database, &map.table) && self.of(map).is_none()
+        self.is_counted(&map.database, &map.table) && self.of(map).is_none()
+    }
+
+    /// The rows of the first transaction that were given out were counted by this selection. A table that it does not have is captured from
+    /// behind that transaction on.
+    pub fn count_by(&mut self, selection: Selection) {
+        self.counted = Some(selection);
+    }
+
+    pub fn end_counting(&mut self) {
+        if self.counted.take().is_some() {
+            self.made.clear();
+        }
+    }
+
+    /// The patterns that rows are counted by.
+    pub fn counted_by(&self) -> Vec<String> {
+        self.counted.as_ref().unwrap_or(&self.selection).patterns().map(|(d, t)| format!("{d}.{t}")).collect()
+    }
+
+    fn is_counted(&self, database: &str, table: &str) -> bool {
+        self.counted.as_ref().unwrap_or(&self.selection).has(database, table)
+    }
+
+    /// Of a counted table.
+    pub fn is_given(&self, id: &TableId) -> bool {
+        self.counted.is_none() || self.selection.has(&id.database, &id.table)
     }
 
     pub async fn make(&mut self, map: &Arc<TableMap>, sql: &mut Connection) -> Result<(), MakeError> {
@@ -75,11 +115,12 @@ impl Shapes {
         if !shape.gaps().is_empty() {
             tracing::warn!(table = %id, gaps = shape.gaps().len(), "the table map has no names and the catalog is of another version of the table: columns are named by number");
         }
+        let key_defaults = self.catalog.get(&id).map_or_else(Vec::new, |catalog| super::text::key_defaults(catalog, shape.columns()));
         let table = self.table(id, shape.columns().to_vec());
         if self.made.len() >= MADE_MAX {
             self.made.clear();
         }
-        self.made.insert(map.table_id, Made { map: map.clone(), shape: Arc::new(shape), table });
+        self.made.insert(map.table_id, Made { map: map.clone(), shape: Arc::new(shape), table, key_defaults });
         Ok(())
     }
 
@@ -97,11 +138,15 @@ impl Shapes {
         let prefix = catalog.as_ref().and_then(|k| k.get(..map.columns.len())).map(<[Known]>::to_vec);
         let has_names = map.columns.iter().all(|c| c.name.is_some());
         let guesses = if has_names { [None, None] } else { [self.fitted.get(id).cloned(), prefix] };
-        for candidate in [catalog].into_iter().chain(guesses).flatten() {
+        for candidate in [catalog.clone()].into_iter().chain(guesses).flatten() {
             if let Ok(shape) = Shape::new(map, Some(&candidate)) {
                 self.fitted.insert(id.clone(), candidate);
                 return Ok(shape);
             }
+        }
+        if has_names {
+            let known: Vec<Known> = self.fitted.get(id).into_iter().flatten().chain(catalog.iter().flatten()).cloned().collect();
+            return Shape::by_name(map, &known);
         }
         Shape::new(map, None)
     }
@@ -123,7 +168,7 @@ impl Shapes {
 
     /// The table as last seen, for a statement that has no rows.
     pub async fn current(&mut self, name: &Name, sql: &mut Connection) -> Result<Option<Arc<Table>>, WireError> {
-        if !self.selection.has(&name.database, &name.table) {
+        if !self.is_counted(&name.database, &name.table) {
             return Ok(None);
         }
         let id = TableId { database: name.database.as_str().into(), schema: "".into(), table: name.table.as_str().into() };

@@ -9,11 +9,15 @@
 //! batch: what is stored with it says that it is finished, and an interrupted one is read anew.
 //!
 //! An update that does not have all columns (a minimal row image) cannot stand for its row: the chunk is then read again, half as large, until nobody
-//! changes it meanwhile. A table without a key that can be ordered is read in one transaction that begins at a known place of the binlog; the stream waits there. It is
-//! not resumable.
+//! changes it meanwhile. One that changes the key may take a row from where the snapshot comes to where it has been: the row is read once more, in a
+//! chunk of such rows.
+//!
+//! A table without a key that can be ordered is read in one transaction that begins at a known place of the binlog; the stream waits there. When it is
+//! interrupted it begins anew, and so that its rows are not there twice, with a truncate. So does a snapshot of a table that is stale (`remarks.rs`),
+//! whose readers may have rows that are long gone. Such a truncate is marked as part of the snapshot.
 
 use super::catalog::CatalogTable;
-use super::ddl::Name;
+use super::ddl::{Name, unhex};
 use super::text::TextShape;
 use super::wire::{Connection, TextRow, WireError, quoted};
 use crate::change::{Change, Op, Row, What};
@@ -25,6 +29,8 @@ use std::sync::Arc;
 
 /// Snapshots that wait at a time.
 pub const QUEUED_MAX: usize = 16;
+/// Rows of one table that wait to be read again.
+const AGAIN_MAX: usize = 1_000;
 /// How often the beginning of a transaction is tried at a place of the binlog where nobody writes just then.
 const QUIET_TRIES_MAX: u32 = 200;
 
@@ -52,26 +58,125 @@ pub struct Progress {
     pub rows: u64,
     #[serde(default)]
     pub chunks_done: u64,
+    /// Its rows were given out before this snapshot, wholly or in part.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_again: bool,
+    /// Of the first table, all that follows: the position's commit where its reading began; none before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// Rows given out.
+    #[serde(default)]
+    pub table_rows: u64,
+    /// Every chunk is finished, and some rows are still to be read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_read: bool,
+    /// Keys of rows that are to be read once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<NamedKey>,
 }
 
 impl Progress {
+    pub fn new(why: Why, begun_us: i64, tables: VecDeque<(String, String)>, filter: Option<String>) -> Self {
+        Self {
+            why,
+            begun_us,
+            tables,
+            after: None,
+            filter,
+            rows: 0,
+            chunks_done: 0,
+            is_again: false,
+            since: None,
+            table_rows: 0,
+            is_read: false,
+            again: Vec::new(),
+        }
+    }
+
     pub fn table(&self) -> Option<TableId> {
         let (database, table) = self.tables.front()?;
         Some(TableId { database: database.as_str().into(), schema: "".into(), table: table.as_str().into() })
     }
 
-    /// The chunk is in a batch.
+    /// The chunk is in a batch: where the next one begins, none behind the last.
     pub fn finish(&mut self, end: Option<Vec<String>>, n_rows: u64) {
-        self.rows += n_rows;
+        self.count(n_rows);
         self.chunks_done += 1;
         match end {
             Some(end) => self.after = Some(end),
-            None => {
-                self.tables.pop_front();
-                self.after = None;
-            }
+            None => self.is_read = true,
+        }
+        self.end_table_if_read();
+    }
+
+    /// So many of the rows that were to be read again are in a batch.
+    pub fn finish_again(&mut self, n_keys: usize, n_rows: u64) {
+        self.count(n_rows);
+        self.again.drain(..n_keys.min(self.again.len()));
+        self.end_table_if_read();
+    }
+
+    fn end_table_if_read(&mut self) {
+        if self.is_read && self.again.is_empty() {
+            self.end_table();
         }
     }
+
+    /// The next table, if there is one.
+    pub fn end_table(&mut self) {
+        self.tables.pop_front();
+        self.begin_table_anew();
+        self.since = None;
+    }
+
+    pub fn begin_table_anew(&mut self) {
+        (self.after, self.is_read, self.table_rows) = (None, false, 0);
+        self.again.clear();
+    }
+
+    pub fn count(&mut self, n_rows: u64) {
+        self.rows += n_rows;
+        self.table_rows += n_rows;
+    }
+
+    /// A change of the stream while its table is read. An update of the key that does not have the whole row (a minimal image) may take a row
+    /// from where the snapshot comes to where it has been: nobody would ever see its other columns. False if the table is read from its
+    /// beginning because of that.
+    pub fn observe(&mut self, change: &Change) -> bool {
+        let What::Row { table, before: Some(before), after: Some(after) } = &change.what else { return true };
+        if self.since.is_none() || self.table().as_ref() != Some(&table.id) || !after.contains(&Datum::Unavailable) {
+            return true;
+        }
+        let key = |row: &Row| key_bytes(table.key().map(|i| row.get(i)));
+        if key(after).is_none_or(|new| key(before) == Some(new)) {
+            return true;
+        }
+        if self.again.len() >= AGAIN_MAX {
+            tracing::warn!(table = %table.id, "more than {AGAIN_MAX} keys were changed in minimal row images while it was read: it is read from its beginning");
+            self.begin_table_anew();
+            return false;
+        }
+        self.again.push(table.key().map(|i| (table.columns[i].name.to_string(), hex(&key_text(&after[i])))).collect());
+        true
+    }
+
+    /// What is to be read now: rows once more when there are many or when all others were read.
+    fn part(&self, rows_max: usize) -> Part {
+        let is_time = self.is_read || self.again.len() >= AGAIN_MAX / 2;
+        if is_time && !self.again.is_empty() { Part::Again(self.again.len().min(rows_max)) } else { Part::Next }
+    }
+}
+
+/// Names of the key's columns, and each one's text in hexadecimal.
+pub type NamedKey = Vec<(String, String)>;
+
+/// Which rows are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Those behind the last chunk.
+    Next,
+    /// The first so many of those that are to be read again.
+    Again(usize),
 }
 
 /// How a table is read.
@@ -95,14 +200,34 @@ impl Plan {
         !self.key.is_empty()
     }
 
+    /// The key's columns in a row of the stream, which may be of another shape.
+    fn positions(&self, table: &Table) -> Option<Vec<usize>> {
+        self.key.iter().map(|&i| table.position(&self.shape.columns[i].name)).collect()
+    }
+
     /// One row more than the chunk has, to know whether another follows.
-    fn sql(&self, progress: &Progress, rows_max: usize) -> String {
+    fn sql(&self, progress: &Progress, what: Part, rows_max: usize) -> String {
         let mut conditions: Vec<String> = progress.filter.iter().map(|f| format!("({f}\n)")).collect();
-        conditions.extend(progress.after.as_ref().and_then(|after| self.behind(after)));
+        match what {
+            Part::Next => conditions.extend(progress.after.as_ref().and_then(|after| self.behind(after))),
+            Part::Again(n) => conditions.push(self.one_of(&progress.again[..n])),
+        }
         let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         let order: Vec<String> = self.key.iter().map(|&i| quoted(&self.shape.columns[i].name)).collect();
         let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {} LIMIT {}", order.join(", "), rows_max + 1) };
         format!("SELECT {} FROM {}.{}{condition}{order}", self.shape.select_list(), quoted(&self.id.database), quoted(&self.id.table))
+    }
+
+    /// `((a = 1 AND b = 2) OR (a = 3 AND b = 4))`
+    fn one_of(&self, keys: &[NamedKey]) -> String {
+        let equal = |(name, hex): &(String, String)| {
+            let column = self.shape.columns.iter().find(|c| *c.name == **name)?;
+            key_literal(&column.kind, hex).map(|literal| format!("{} = {literal}", quoted(name)))
+        };
+        let one = |key: &NamedKey| key.iter().map(equal).collect::<Option<Vec<_>>>().filter(|parts| !parts.is_empty());
+        // A column that is gone took the rows' keys with it: the table was read again since.
+        let each: Vec<String> = keys.iter().filter_map(one).map(|parts| format!("({})", parts.join(" AND "))).collect();
+        if each.is_empty() { "FALSE".to_owned() } else { format!("({})", each.join(" OR ")) }
     }
 
     /// `(a > 1) OR (a = 1 AND b > 2)`: a comparison of rows would not use the index.
@@ -164,16 +289,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    let pairs = text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?));
-    pairs.collect()
-}
-
 /// Rows that were read, and until where in the binlog the stream must come before they are right.
 #[derive(Debug)]
 pub struct Chunk {
     pub plan: Plan,
+    pub part: Part,
     pub rows: Vec<Option<Row>>,
     keys: HashMap<Vec<u8>, usize>,
     /// Where the next one begins; none of a table's last.
@@ -186,8 +306,9 @@ pub struct Chunk {
 impl Chunk {
     /// Reads at most so many rows and bytes. A result that is longer is read to its end and thrown away behind them.
     pub async fn read(sql: &mut Connection, plan: Plan, progress: &Progress, rows_max: usize, bytes_max: usize) -> Result<Self, WireError> {
-        sql.ask(&plan.sql(progress, rows_max)).await?;
-        let mut chunk = Self { plan, rows: Vec::new(), keys: HashMap::new(), end: None, high: (String::new(), 0), is_spoiled: false };
+        let part = progress.part(rows_max);
+        sql.ask(&plan.sql(progress, part, rows_max)).await?;
+        let mut chunk = Self { plan, part, rows: Vec::new(), keys: HashMap::new(), end: None, high: (String::new(), 0), is_spoiled: false };
         let (mut last, mut n_bytes, mut has_more) = (None, 0, false);
         while let Some(row) = sql.row().await? {
             if chunk.rows.len() >= rows_max || (n_bytes > bytes_max && !chunk.rows.is_empty()) {
@@ -197,6 +318,10 @@ impl Chunk {
             n_bytes += row.bytes() + row.0.len() * size_of::<Datum>();
             chunk.push(&row);
             last = Some(row);
+        }
+        if let (Part::Again(_), true) = (part, has_more) {
+            // Rows too large to be read together: fewer the next time.
+            chunk.is_spoiled = true;
         }
         chunk.end = last.filter(|_| has_more).map(|row| chunk.key_texts(&row));
         Ok(chunk)
@@ -221,7 +346,7 @@ impl Chunk {
         if table.id != self.plan.id {
             return;
         }
-        let Some(positions) = self.positions(table) else {
+        let Some(positions) = self.plan.positions(table) else {
             self.is_spoiled = true;
             return;
         };
@@ -229,7 +354,7 @@ impl Chunk {
         let images = [before, after];
         let keys: Vec<_> =
             images.iter().filter_map(|row| row.as_ref()).map(|row| key_bytes(positions.iter().map(|&i| row.get(i)))).collect();
-        // A minimal image after an update has a key only if it changed.
+        // What has no key could be any row.
         if keys.iter().all(Option::is_none) {
             self.is_spoiled = true;
         }
@@ -239,11 +364,6 @@ impl Chunk {
                 self.is_spoiled |= is_partial;
             }
         }
-    }
-
-    /// Of the key's columns in a row of the stream, which may be of another shape.
-    fn positions(&self, table: &Table) -> Option<Vec<usize>> {
-        self.plan.key.iter().map(|&i| table.position(&self.plan.shape.columns[i].name)).collect()
     }
 
     pub fn touch(&mut self, names: &[Name], is_any: bool) {
@@ -277,11 +397,27 @@ fn key_bytes<'a>(values: impl Iterator<Item = Option<&'a Datum>>) -> Option<Vec<
     (!out.is_empty()).then_some(out)
 }
 
+/// As the server writes it in a row of text, in a form that a statement takes too.
+fn key_text(value: &Datum) -> Vec<u8> {
+    let mut text = Vec::new();
+    match value {
+        Datum::Binary(bytes) => text.extend_from_slice(bytes),
+        value => crate::envelope::text::push_text(&mut text, value),
+    }
+    if let Datum::Timestamp(_) | Datum::TimestampTz(_) = value {
+        text.retain(|b| *b != b'Z');
+        text.iter_mut().filter(|b| **b == b'T').for_each(|b| *b = b' ');
+    }
+    text
+}
+
 /// The rows of a table without a key, as they are at one place of the binlog.
 pub struct Whole {
     sql: Connection,
     pub plan: Plan,
     pub at: (String, u64),
+    /// Rows of the table have been given out before: readers are told to forget them.
+    pub clears: bool,
     is_asked: bool,
     /// One row ahead, to know which is the last.
     ahead: Option<TextRow>,
@@ -304,7 +440,7 @@ impl Whole {
                 None => Some(end(&mut sql, status).await?).filter(|after| *after == before),
             };
             if let Some(at) = at {
-                return Ok(Some(Self { sql, plan, at, is_asked: false, ahead: None }));
+                return Ok(Some(Self { sql, plan, at, clears: false, is_asked: false, ahead: None }));
             }
             sql.query("ROLLBACK").await?;
         }
@@ -314,7 +450,7 @@ impl Whole {
     /// The next rows, and whether there are more.
     pub async fn read(&mut self, progress: &Progress, rows_max: usize, bytes_max: usize) -> Result<(Vec<Row>, bool), WireError> {
         if !self.is_asked {
-            self.sql.ask(&self.plan.sql(progress, rows_max)).await?;
+            self.sql.ask(&self.plan.sql(progress, Part::Next, rows_max)).await?;
             self.is_asked = true;
             self.ahead = self.sql.row().await?;
         }
@@ -337,6 +473,11 @@ pub async fn end(sql: &mut Connection, status: &str) -> Result<(String, u64), Wi
     let rows = sql.query(status).await?;
     let row = rows.first().ok_or(WireError::Login("the server writes no binlog: set log_bin, and restart it".into()))?;
     Ok((row.text(0), row.number(1).ok_or(WireError::Malformed { what: "end of the binlog" })?))
+}
+
+/// All rows that readers have of the table are void.
+pub fn clear(table: &Arc<Table>) -> (Op, What) {
+    (Op::Truncate, What::Truncate { table: table.clone(), cascade: false, restart_identity: false })
 }
 
 pub fn read_row(table: &Arc<Table>, row: Row) -> (Op, What) {

@@ -7,14 +7,16 @@
 //!       └ none ─▶ a batch of what there is, or wait: for an event, a request, the time to say how it goes
 //! ```
 
-use super::assembler::Assembler;
-use super::binlog::decoder::Decoder;
+use super::assembler::{Assembler, unreadable};
+use super::binlog::compression::Payload;
+use super::binlog::decoder::{Body, Decoder};
 use super::catalog;
 use super::open::{Begin, connect, progress, stream_error};
 use super::place::{NOTES_VERSION, Notes, file_number};
+use super::replay::Replay;
 use super::server::Server;
 use super::settings::Settings;
-use super::snapshot::{self, Chunk, Plan, Progress, QUEUED_MAX, Whole, Why};
+use super::snapshot::{self, Chunk, Part, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
 use super::wire::{Connection, Flavor, WireError};
 use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
@@ -40,6 +42,10 @@ pub struct MysqlSource {
     link: Link,
     stream: Stream,
     decoder: Decoder,
+    /// A compressed transaction whose events are taken one by one.
+    payload: Option<Payload>,
+    /// A prepared transaction that is committed where the stream is.
+    replay: Option<Replay>,
     assembler: Assembler,
     snapshots: VecDeque<Progress>,
     work: Work,
@@ -93,6 +99,8 @@ impl MysqlSource {
             link,
             stream,
             decoder,
+            payload: None,
+            replay: None,
             assembler,
             snapshots,
             work: Work::Nothing,
@@ -124,8 +132,7 @@ impl MysqlSource {
                     std::future::pending::<()>().await;
                 }
             }
-            if let Some(bytes) = self.stream.event_now().map_err(stream_error)? {
-                self.event(bytes).await?;
+            if self.inner_event().await? || self.event_now().await? {
                 if let Some(batch) = self.full()? {
                     return Ok(batch);
                 }
@@ -139,7 +146,7 @@ impl MysqlSource {
     }
 
     fn is_between(&self) -> bool {
-        self.assembler.is_between()
+        self.assembler.is_between() && self.payload.is_none() && self.replay.is_none()
     }
 
     /// A snapshot was all that was asked for, and it is done.
@@ -166,17 +173,73 @@ impl MysqlSource {
         Ok(())
     }
 
+    async fn event_now(&mut self) -> Result<bool, SourceError> {
+        let Some(bytes) = self.stream.event_now().map_err(stream_error)? else { return Ok(false) };
+        self.event(bytes).await?;
+        Ok(true)
+    }
+
     async fn event(&mut self, bytes: Bytes) -> Result<(), SourceError> {
         let event = self.decoder.event(bytes).map_err(|e| SourceError::retry(format!("binlog: {e}")))?;
-        self.assembler.event(event, &mut self.decoder, &mut self.sql).await?;
-        if let Work::Chunk(chunk) = &mut self.work {
-            self.assembler.ready.iter().skip(self.n_seen).for_each(|change| chunk.reconcile(change));
-            chunk.touch(&self.assembler.touched, self.assembler.is_any_touched);
+        if let Body::Payload(payload) = event.body {
+            self.assembler.payload(&event.header);
+            self.payload = Some(payload);
+            return Ok(());
         }
-        self.n_seen = self.assembler.ready.len();
-        self.assembler.touched.clear();
-        self.assembler.is_any_touched = false;
+        self.assembler.event(event, &mut self.sql).await?;
+        if let Some(wanted) = self.assembler.wanted.take() {
+            self.replay = Some(Replay::open(&self.settings, &self.server, &mut self.sql, wanted).await?);
+        }
+        self.look();
         Ok(())
+    }
+
+    /// An event of what is under way, which comes before all that the server sends next.
+    async fn inner_event(&mut self) -> Result<bool, SourceError> {
+        if let Some(replay) = &mut self.replay {
+            match replay.next().await? {
+                Some(event) => self.assembler.replayed(event, &mut self.sql).await?,
+                None => {
+                    self.assembler.replay_end(&replay.xid)?;
+                    self.replay = None;
+                }
+            }
+            self.stream.was_left_alone();
+        } else if let Some(payload) = &mut self.payload {
+            match payload.next(&mut self.decoder).map_err(unreadable)? {
+                Some(event) => self.assembler.inner(event, &mut self.sql).await?,
+                None => {
+                    self.assembler.payload_end();
+                    self.payload = None;
+                }
+            }
+        } else {
+            return Ok(false);
+        }
+        self.look();
+        Ok(true)
+    }
+
+    /// Holds what snapshots are doing against what has come.
+    fn look(&mut self) {
+        let Self { work, snapshots, assembler, .. } = self;
+        let is_shape_news = assembler.is_any_touched || !assembler.touched.is_empty();
+        for change in assembler.ready.iter().skip(self.n_seen) {
+            let goes_on = snapshots.iter_mut().fold(true, |goes_on, progress| progress.observe(change) && goes_on);
+            if let Work::Chunk(chunk) = work {
+                chunk.reconcile(change);
+                chunk.is_spoiled |= !goes_on;
+            }
+        }
+        if let Work::Chunk(chunk) = work {
+            chunk.touch(&assembler.touched, assembler.is_any_touched);
+        }
+        self.n_seen = assembler.ready.len();
+        assembler.touched.clear();
+        assembler.is_any_touched = false;
+        if is_shape_news {
+            self.tell_progress();
+        }
     }
 
     /// A batch if there is enough for one.
@@ -186,17 +249,10 @@ impl MysqlSource {
         let is_large = open_rows >= rows_max || open_bytes >= bytes_max;
         let is_full = self.assembler.ready.len() >= rows_max || self.assembler.ready_bytes >= bytes_max;
         if is_large {
-            self.flush_open();
+            self.assembler.flush_open();
+            self.look();
         }
         if is_full || is_large { self.batch() } else { Ok(None) }
-    }
-
-    fn flush_open(&mut self) {
-        self.assembler.flush_open();
-        if let Work::Chunk(chunk) = &mut self.work {
-            self.assembler.ready.iter().skip(self.n_seen).for_each(|change| chunk.reconcile(change));
-        }
-        self.n_seen = self.assembler.ready.len();
     }
 
     /// A batch if nothing more is here: changes at once, an empty one when the place has moved and the last is some time ago.
@@ -243,6 +299,9 @@ impl MysqlSource {
             file_base: place.file_base,
             gtid: place.gtids.text(),
             rows_done: self.assembler.rows_done(),
+            tables: self.assembler.shapes.counted_by(),
+            prepared: self.assembler.prepared.noted(),
+            remarks: self.assembler.remarks.clone(),
             snapshots: self.snapshots.iter().cloned().collect(),
             shapes: self.assembler.shapes.versions.clone(),
         };
@@ -253,10 +312,7 @@ impl MysqlSource {
     async fn snapshot_step(&mut self) -> Result<Option<Batch>, SourceError> {
         match &self.work {
             Work::Nothing if self.snapshots.is_empty() => Ok(None),
-            Work::Nothing => {
-                self.begin_chunk().await?;
-                Ok(None)
-            }
+            Work::Nothing => self.begin_chunk().await,
             Work::Chunk(chunk) if !self.has_passed(&chunk.high)? => Ok(None),
             Work::Whole(whole) if !self.has_passed(&whole.at)? => Ok(None),
             // What came before it goes first.
@@ -271,35 +327,62 @@ impl MysqlSource {
         Ok((file_number(&place.file)?, place.at) >= (file_number(file)?, *at))
     }
 
-    async fn begin_chunk(&mut self) -> Result<(), SourceError> {
-        let failed = |e: super::wire::WireError| e.during("read a chunk of a snapshot");
-        let Some(progress) = self.snapshots.front_mut() else { return Ok(()) };
+    async fn begin_chunk(&mut self) -> Result<Option<Batch>, SourceError> {
+        let failed = |e: WireError| e.during("read a chunk of a snapshot");
+        let Some(progress) = self.snapshots.front_mut() else { return Ok(None) };
         let Some(id) = progress.table() else {
             self.snapshots.pop_front();
             self.is_news = true;
-            return Ok(());
+            return Ok(None);
         };
         let Some(table) = catalog::read(&mut self.sql, std::slice::from_ref(&id)).await.map_err(failed)?.pop() else {
             tracing::warn!(table = %id, "the table is gone: its snapshot ends");
-            progress.tables.pop_front();
-            progress.after = None;
+            progress.end_table();
             self.is_news = true;
-            return Ok(());
+            return Ok(None);
         };
         let plan = Plan::new(&table);
-        if plan.has_key() {
+        if !plan.has_key() {
+            self.begin_whole(plan).await?;
+        } else if let Some(batch) = self.begin_table(&plan)? {
+            return Ok(Some(batch));
+        } else if let Some(progress) = self.snapshots.front() {
             let mut chunk =
                 Chunk::read(&mut self.sql, plan, progress, self.chunk_rows, self.settings.batch_bytes_max).await.map_err(failed)?;
             chunk.high = snapshot::end(&mut self.sql, self.server.status).await.map_err(failed)?;
             self.work = Work::Chunk(Box::new(chunk));
-        } else {
-            let own = connect(&self.settings).await?;
-            let whole = Whole::begin(own, plan, self.server.status).await.map_err(failed)?.ok_or_else(|| {
-                SourceError::retry(format!("{id} has no key to read it by, and no moment was found at which the binlog stood still: add a primary key, or read it when less is written"))
-            })?;
-            self.work = Work::Whole(Box::new(whole));
         }
         self.stream.was_left_alone();
+        Ok(None)
+    }
+
+    /// Before the first chunk of a table: what readers have of one that is stale is void.
+    fn begin_table(&mut self, plan: &Plan) -> Result<Option<Batch>, SourceError> {
+        let since = self.assembler.place.position(self.assembler.place.at, 0)?.commit;
+        let Some(progress) = self.snapshots.front_mut().filter(|p| p.since.is_none()) else { return Ok(None) };
+        let is_stale = progress.filter.is_none() && self.assembler.remarks.is_stale(&plan.id);
+        if is_stale && !self.assembler.ready.is_empty() {
+            // What came before it goes first.
+            return self.batch();
+        }
+        progress.since = Some(since);
+        match is_stale {
+            false => Ok(None),
+            true => self.chunk_batch(plan.id.clone(), plan.shape.columns.clone(), std::iter::empty(), true, false).map(Some),
+        }
+    }
+
+    async fn begin_whole(&mut self, plan: Plan) -> Result<(), SourceError> {
+        let Some(progress) = self.snapshots.front() else { return Ok(()) };
+        let is_repeated = progress.table_rows > 0 || progress.is_again || progress.why == Why::Incremental;
+        let clears = progress.filter.is_none() && (is_repeated || self.assembler.remarks.is_stale(&plan.id));
+        let (own, id) = (connect(&self.settings).await?, plan.id.clone());
+        let begun = Whole::begin(own, plan, self.server.status).await.map_err(|e| e.during("read a table without a key"))?;
+        let mut whole = begun.ok_or_else(|| {
+            SourceError::retry(format!("{id} has no key to read it by, and no moment was found at which the binlog stood still: add a primary key, or read it when less is written"))
+        })?;
+        whole.clears = clears;
+        self.work = Work::Whole(Box::new(whole));
         Ok(())
     }
 
@@ -314,27 +397,42 @@ impl MysqlSource {
         let rows = std::mem::take(&mut chunk.rows);
         let n_rows = rows.len() as u64;
         let Some(progress) = self.snapshots.front_mut() else { return Ok(None) };
-        progress.finish(chunk.end.clone(), n_rows);
+        let since = progress.since.filter(|_| progress.filter.is_none());
+        match chunk.part {
+            Part::Next => progress.finish(chunk.end.clone(), n_rows),
+            Part::Again(n_keys) => progress.finish_again(n_keys, n_rows),
+        }
         let is_last = progress.tables.is_empty();
-        let batch = self.chunk_batch(chunk.plan.id.clone(), chunk.plan.shape.columns.clone(), rows.into_iter().flatten(), is_last)?;
-        Ok(Some(batch))
+        if let (Some(since), None) = (since, progress.since) {
+            self.assembler.remarks.was_read(&chunk.plan.id, since);
+        }
+        self.chunk_batch(chunk.plan.id.clone(), chunk.plan.shape.columns.clone(), rows.into_iter().flatten(), false, is_last).map(Some)
     }
 
     async fn whole_rows(&mut self) -> Result<Option<Batch>, SourceError> {
         let Work::Whole(mut whole) = std::mem::replace(&mut self.work, Work::Nothing) else { return Ok(None) };
         let (rows_max, bytes_max) = (self.settings.batch_rows_max, self.settings.batch_bytes_max);
+        let since = self.assembler.place.position(self.assembler.place.at, 0)?.commit;
         let Some(progress) = self.snapshots.front_mut() else { return Ok(None) };
         let read = whole.read(progress, rows_max, bytes_max).await;
         let (rows, has_more) = read.map_err(|e| e.during("read a table without a key"))?;
         let (id, columns) = (whole.plan.id.clone(), whole.plan.shape.columns.clone());
+        let clears = std::mem::take(&mut whole.clears);
+        if clears {
+            progress.table_rows = 0;
+        }
+        progress.count(rows.len() as u64);
         if has_more {
-            progress.rows += rows.len() as u64;
             self.work = Work::Whole(whole);
         } else {
-            progress.finish(None, rows.len() as u64);
+            progress.chunks_done += 1;
+            progress.end_table();
         }
         let is_last = !has_more && progress.tables.is_empty();
-        self.chunk_batch(id, columns, rows.into_iter(), is_last).map(Some)
+        if !has_more && progress.filter.is_none() {
+            self.assembler.remarks.was_read(&id, since);
+        }
+        self.chunk_batch(id, columns, rows.into_iter(), clears, is_last).map(Some)
     }
 
     fn chunk_batch(
@@ -342,6 +440,7 @@ impl MysqlSource {
         id: TableId,
         columns: Vec<crate::table::Column>,
         rows: impl Iterator<Item = Row>,
+        clears: bool,
         is_last: bool,
     ) -> Result<Batch, SourceError> {
         let table = self.assembler.shapes.table(id, columns);
@@ -357,10 +456,11 @@ impl MysqlSource {
             place: Place::Mysql { server_id: self.server.id, file: place.file.clone(), at: place.at, gtid: None, thread: None },
         });
         let mut position = self.given.max(place.position(place.at, 0)?);
-        let changes = rows
-            .map(|row| {
+        let cleared = clears.then(|| snapshot::clear(&table));
+        let changes = cleared.into_iter().chain(rows.map(|row| snapshot::read_row(&table, row)));
+        let changes = changes
+            .map(|(op, what)| {
                 position.ordinal += 1;
-                let (op, what) = snapshot::read_row(&table, row);
                 Change { op, what, position, origin: origin.clone() }
             })
             .collect::<Vec<_>>();
@@ -432,17 +532,18 @@ impl MysqlSource {
         let phase = if self.snapshots.is_empty() { Phase::Streaming } else { Phase::Snapshot };
         let health = &mut self.health;
         (health.snapshot_rows, health.snapshot_chunks_done, health.phase) = (rows, done, phase);
+        health.stale = self.assembler.remarks.told();
         self.link.health.send_replace(self.health.clone());
     }
 
     async fn tell_health(&mut self) -> Result<(), SourceError> {
         self.health_when = Instant::now() + HEALTH_EVERY;
-        let asked = timeout(HEALTH_WAIT_MAX, snapshot::end(&mut self.sql, self.server.status)).await;
-        let end = asked.unwrap_or(Err(WireError::Silent(HEALTH_WAIT_MAX)));
-        let (file, at) = end.map_err(|e| e.during("ask where the binlog ends"))?;
+        let asked = timeout(HEALTH_WAIT_MAX, self.server.files(&mut self.sql)).await;
+        let files = asked.unwrap_or(Err(WireError::Silent(HEALTH_WAIT_MAX))).map_err(|e| e.during("ask where the binlog ends"))?;
         let place = &self.assembler.place;
-        // Of files between only the server knows the sizes, and asking is dear.
-        self.health.lag_bytes = (*place.file == *file).then(|| at.saturating_sub(place.at));
+        self.health.lag_bytes = files.behind(file_number(&place.file)?, place.at);
+        let (number, at) = place.of(*self.link.durable.borrow()).unwrap_or((file_number(&place.file)?, place.at));
+        self.health.retained_bytes = files.behind(number, at).filter(|_| files.is_whole);
         self.tell_progress();
         Ok(())
     }

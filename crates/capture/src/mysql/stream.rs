@@ -15,6 +15,12 @@ const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// For as long the server waits for us to take what it has sent: a full disk on our side stops the reading.
 const WRITE_WAIT_SECONDS: u32 = 3_600;
 
+/// The protocol has 32 bits for it.
+fn first_at(file: &str, at: u64) -> Result<u32, WireError> {
+    let refused = |_| WireError::Login(format!("binlog file {file} cannot be asked for at {at}: only the first 4 GiB can"));
+    u32::try_from(at).map_err(refused)
+}
+
 pub struct Stream {
     connection: Connection,
     silence_max: Duration,
@@ -22,8 +28,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// By the names of transactions if `by_gtid`, else from the place's file.
-    pub async fn open(settings: &Settings, server: &Server, place: &Place, by_gtid: bool) -> Result<Self, WireError> {
+    async fn connect(settings: &Settings, server: &Server) -> Result<Connection, WireError> {
         let mut connection = Connection::open(settings).await?;
         let nanoseconds = settings.heartbeat.as_nanos();
         let names = if server.flavor == Flavor::MySql { &["master", "source"][..] } else { &["master"] };
@@ -37,6 +42,12 @@ impl Stream {
             // "Replica registration", MARIA_SLAVE_CAPABILITY_GTID: GTID events are sent as they are.
             connection.query("SET @mariadb_slave_capability = 4").await?;
         }
+        Ok(connection)
+    }
+
+    /// By the names of transactions if `by_gtid`, else from the place's file.
+    pub async fn open(settings: &Settings, server: &Server, place: &Place, by_gtid: bool) -> Result<Self, WireError> {
+        let mut connection = Self::connect(settings, server).await?;
         let silence_max = (settings.heartbeat * HEARTBEATS_MISSED_MAX).max(SILENCE_MIN);
         let id = settings.server_id;
         match &place.gtids {
@@ -51,14 +62,19 @@ impl Stream {
                 connection.dump_gtid(id, &set.encode()).await?;
             }
             _ => {
-                let at = u32::try_from(place.at).map_err(|_| {
-                    WireError::Login(format!("binlog file {} cannot be asked for at {}: only the first 4 GiB can", place.file, place.at))
-                })?;
+                let at = first_at(&place.file, place.at)?;
                 connection.register(id).await?;
                 connection.dump(id, &place.file, at).await?;
             }
         }
         Ok(Self { connection, silence_max, heard: Instant::now() })
+    }
+
+    /// What is in the binlog from there on, and its end is the end: beside the stream, as mysqlbinlog reads.
+    pub async fn open_again(settings: &Settings, server: &Server, file: &str, at: u64) -> Result<Self, WireError> {
+        let mut connection = Self::connect(settings, server).await?;
+        connection.dump_what_is_there(file, first_at(file, at)?).await?;
+        Ok(Self { connection, silence_max: (settings.heartbeat * HEARTBEATS_MISSED_MAX).max(SILENCE_MIN), heard: Instant::now() })
     }
 
     /// The next event; may be dropped while it waits.

@@ -56,6 +56,19 @@ impl TextShape {
     }
 }
 
+/// Positions of key columns and their constant defaults, where the catalog has the very columns that rows are read with.
+pub fn key_defaults(table: &CatalogTable, columns: &[Column]) -> Vec<(usize, Datum)> {
+    let is_same = table.columns.len() == columns.len() && table.columns.iter().zip(columns).all(|(a, b)| a.name == b.name);
+    let key = if is_same { &table.key[..] } else { &[] };
+    let one = |&i: &usize| {
+        let (native, default) = (Native::parse(&table.columns[i].native), table.columns[i].default.as_ref()?);
+        let value = datum(&columns[i].kind, form(&native), default);
+        // A bit's default is written as a literal, and a value of no such kind would be none.
+        (form(&native) == Form::Plain && !matches!(value, Datum::Odd(_))).then_some((i, value))
+    };
+    key.iter().filter_map(one).collect()
+}
+
 fn column(c: &CatalogColumn, native: &Native) -> Column {
     Column {
         name: c.name.clone(),

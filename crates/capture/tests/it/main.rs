@@ -10,6 +10,8 @@ mod mysql_accidents;
 mod mysql_binlog;
 mod mysql_binlog_golden;
 mod mysql_kit;
+mod mysql_partitions;
+mod mysql_prepared;
 mod mysql_snapshot;
 mod mysql_stream;
 mod postgres_snapshot;

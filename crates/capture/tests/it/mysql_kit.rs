@@ -44,7 +44,7 @@ impl Reader {
     }
 
     pub async fn try_open(&mut self) -> Result<(), SourceError> {
-        let (durable_in, durable) = watch::channel(Position::default());
+        let (durable_in, durable) = watch::channel(self.resume.as_ref().map_or(Position::default(), |r| r.position));
         let (health, health_out) = watch::channel(Health::default());
         let (requests_in, requests) = mpsc::channel(4);
         let source = open(self.settings.clone(), self.resume.clone(), Link { durable, health, requests }).await?;
@@ -130,6 +130,23 @@ impl Reader {
         self.until("the end of the snapshot", |r| r.resume.as_ref().is_some_and(|r| r.notes["snapshots"].is_null())).await;
     }
 
+    /// Asks for a snapshot of a table, and waits until it is done.
+    pub async fn snapshot(&mut self, server: &MariaDb, table: &str) {
+        self.opened().await;
+        let (accepted, mut answer) = tokio::sync::oneshot::channel();
+        self.requests().send(SnapshotRequest { tables: vec![table.into()], filter: None, accepted }).await.unwrap();
+        // The source answers while somebody waits for its next batch, and so that one comes something changes.
+        let taken = loop {
+            server.sql("REPLACE INTO t.mark VALUES (-1)").unwrap();
+            self.step().await;
+            if let Ok(answer) = answer.try_recv() {
+                break answer;
+            }
+        };
+        taken.unwrap();
+        self.until_snapshot_done().await;
+    }
+
     pub fn count(&self, op: Op) -> usize {
         self.changes.iter().filter(|c| c.op == op && !is_of_mark(c)).count()
     }
@@ -150,14 +167,15 @@ pub type Tables = BTreeMap<String, BTreeMap<String, BTreeMap<String, Datum>>>;
 pub fn fold(changes: &[Change]) -> Tables {
     let mut tables = Tables::new();
     for change in changes.iter().filter(|c| !is_of_mark(c)) {
-        let rows = tables.entry(change.what.table().unwrap().to_string()).or_default();
+        let Some(id) = change.what.table() else { continue };
+        let rows = tables.entry(id.to_string()).or_default();
         let (table, before, after) = match &change.what {
             What::Truncate { .. } => {
                 rows.clear();
                 continue;
             }
             What::Row { table, before, after } => (table, before, after),
-            What::Message { .. } => panic!("{change:?}"),
+            What::Message { .. } => continue,
         };
         let key = |row: &Row| format!("{:?}", table.key().map(|i| &row[i]).collect::<Vec<_>>());
         let old = before.as_ref().and_then(|row| rows.remove(&key(row)));
@@ -167,10 +185,9 @@ pub fn fold(changes: &[Change]) -> Tables {
             let known = old.get(&*c.name).filter(|_| *d == Datum::Unavailable);
             (c.name.to_string(), known.unwrap_or(d).clone())
         };
-        // A minimal image has the key before, and after only if it changed.
-        let has_key = table.key().all(|i| after[i] != Datum::Unavailable);
+        assert!(table.key().all(|i| after[i] != Datum::Unavailable), "a row that cannot be told from others: {change:?}");
         let row: BTreeMap<_, _> = table.columns.iter().zip(after).map(value).collect();
-        rows.insert(if has_key { key(after) } else { key(before.as_ref().unwrap()) }, row);
+        rows.insert(key(after), row);
     }
     tables.retain(|_, rows| !rows.is_empty());
     tables

@@ -6,6 +6,7 @@ use super::error::{BinlogError, Result};
 use super::header::{self, Checksum, EventKind, HEADER_BYTES};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 /// `FORMAT_DESCRIPTION_EVENT`: binlog version 2, server version 50, creation time 4, header length 1, a post-header length for each event
@@ -246,6 +247,31 @@ pub struct Xa {
     pub bqual: Bytes,
 }
 
+impl Xa {
+    /// Of the global name and of the branch's, each ("XA Transaction SQL Statements").
+    pub const NAME_BYTES_MAX: usize = 64;
+
+    pub(super) fn read(cursor: &mut Cursor, format: u32, n_gtrid: usize, n_bqual: usize) -> Result<Self> {
+        if n_gtrid.max(n_bqual) > Self::NAME_BYTES_MAX {
+            return Err(BinlogError::malformed(cursor.what(), "the name of an XA transaction is longer than 64 bytes"));
+        }
+        // Copied: it is kept until the transaction ends, the event is not.
+        let mut name = |n| cursor.slice(n).map(Bytes::copy_from_slice);
+        Ok(Self { format, gtrid: name(n_gtrid)?, bqual: name(n_bqual)? })
+    }
+}
+
+/// As servers write it into their statements: `X'31',X'',1`.
+impl fmt::Display for Xa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "X'{}',X'{}',{}", hex(&self.gtrid), hex(&self.bqual), self.format)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Ends the events of an XA transaction, which is committed or rolled back by a later `XA …` statement, unless it is of one phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XaPrepare {
@@ -260,7 +286,7 @@ impl XaPrepare {
         let is_one_phase = cursor.u8()? != 0;
         let format = cursor.u32()?;
         let (n_gtrid, n_bqual) = (cursor.u32()? as usize, cursor.u32()? as usize);
-        Ok(Self { is_one_phase, xa: Xa { format, gtrid: cursor.take(n_gtrid)?, bqual: cursor.take(n_bqual)? } })
+        Ok(Self { is_one_phase, xa: Xa::read(&mut cursor, format, n_gtrid, n_bqual)? })
     }
 }
 

@@ -71,6 +71,22 @@ impl Shape {
         Ok(shape)
     }
 
+    /// By the names that the table map itself has, with the words of whichever known column is called so and fits, the first of them. For a
+    /// table whose catalog is of another version: most of its columns are still the same, and a map does not tell a UUID from bytes.
+    pub fn by_name(map: &TableMap, known: &[Known]) -> Result<Self> {
+        if let Some(number) = map.unknown_type {
+            return Err(BinlogError::UnknownType { table: map.display_name(), number });
+        }
+        let mut shape = Self { columns: Vec::new(), codecs: Vec::new(), gaps: Vec::new() };
+        for (i, column) in map.columns.iter().enumerate() {
+            let called_so = known.iter().filter(|k| column.name.as_ref() == Some(&k.name));
+            let mut fitting = called_so.map(|k| (k, Native::parse(&k.native))).filter(|(_, native)| native.fits(column));
+            let (known, native) = fitting.next().unzip();
+            shape.push(map, i, known, native.as_ref())?;
+        }
+        Ok(shape)
+    }
+
     /// In the order of the table. Whether the database sends a column depends on the event: see [`crate::datum::Datum::Unavailable`].
     pub fn columns(&self) -> &[Column] {
         &self.columns

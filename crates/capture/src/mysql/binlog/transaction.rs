@@ -178,7 +178,7 @@ impl MariadbBegin {
 fn xa(cursor: &mut Cursor) -> Result<Xa> {
     let format = cursor.u32()?;
     let (n_gtrid, n_bqual) = (usize::from(cursor.u8()?), usize::from(cursor.u8()?));
-    Ok(Xa { format, gtrid: cursor.take(n_gtrid)?, bqual: cursor.take(n_bqual)? })
+    Xa::read(cursor, format, n_gtrid, n_bqual)
 }
 
 /// `GTID_LIST_EVENT`: the last transaction of each domain and server; the last that is listed of a domain is its latest.

@@ -26,6 +26,8 @@ const COM_QUERY: u8 = 0x03;
 const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_SLAVE: u8 = 0x15;
 const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
+/// `BINLOG_DUMP_NON_BLOCK`
+const NON_BLOCKING: u16 = 0x01;
 /// `BINLOG_THROUGH_GTID`
 const THROUGH_GTID: u16 = 0x04;
 
@@ -218,9 +220,18 @@ impl Connection {
 
     /// `COM_BINLOG_DUMP`: from here on only `event` may be called.
     pub async fn dump(&mut self, server_id: u32, file: &str, at: u32) -> Result<(), WireError> {
+        self.dump_with(0, server_id, file, at).await
+    }
+
+    /// The same to where the binlog ends now. A replica with the same number would be cut off by it, number 0 never is one.
+    pub async fn dump_what_is_there(&mut self, file: &str, at: u32) -> Result<(), WireError> {
+        self.dump_with(NON_BLOCKING, 0, file, at).await
+    }
+
+    async fn dump_with(&mut self, flags: u16, server_id: u32, file: &str, at: u32) -> Result<(), WireError> {
         let mut out = vec![COM_BINLOG_DUMP];
         out.put_u32_le(at);
-        out.put_u16_le(0);
+        out.put_u16_le(flags);
         out.put_u32_le(server_id);
         out.put_slice(file.as_bytes());
         self.command(&out).await
