@@ -7,10 +7,59 @@ use super::source::names;
 use super::stream::Prepared;
 use super::wire::{Connection, TextRow, WireError, identifier, literal};
 use crate::source::SourceError;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
 const CHUNK_SCHEMA: &str = "_timescaledb_internal";
+
+/// Stored with every batch: the captured tables that the publication has. A table of them that it has no more has changed unseen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    name: String,
+    tables: BTreeSet<String>,
+}
+
+impl Noted {
+    /// All that was published is so still.
+    fn compare(&self, publication: Option<&Publication>, catalog: &Catalog, settings: &PostgresSettings) -> Result<(), SourceError> {
+        if self.name != settings.publication {
+            return Ok(());
+        }
+        let (name, slot) = (&self.name, &settings.slot);
+        let anew = format!("drop the slot {slot} and reset the stored position of this source, so that it begins anew with a snapshot");
+        let Some(publication) = publication else {
+            let hole = format!("the publication {name} is gone: what was changed since cannot be decoded, also if it is made again");
+            return Err(SourceError::refused(format!("{hole}. Choose: {anew}")));
+        };
+        let name_of = |r: &Relation| format!("{}.{}", r.schema, r.name);
+        let gone: Vec<&Relation> = catalog.relations.iter().filter(|r| self.tables.contains(&name_of(r)) && !publication.has(r)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let (names, add) = (gone.iter().map(|r| name_of(r)).collect::<Vec<_>>().join(", "), add_statement(name, &gone));
+        Err(SourceError::refused(format!(
+            "the publication {name} no longer has {names} (taken out of it, or dropped and made again): what was changed there since was not \
+             sent. Choose: put it back ({add}), start again, and ask for a snapshot of it; or {anew}"
+        )))
+    }
+}
+
+/// What changes with the publication, cheap to ask for again and again; `None`: there is none.
+pub async fn fingerprint(connection: &mut Connection, name: &str) -> Result<Option<String>, WireError> {
+    // Publishing whole schemas came with version 15.
+    let schemas = match connection.server_major() {
+        ..15 => "0",
+        _ => "(SELECT coalesce(sum(n.oid::bigint), 0) FROM pg_publication_namespace n WHERE n.pnpubid = p.oid)",
+    };
+    let sql = format!(
+        "SELECT concat_ws(' ', p.oid, p.xmin, {schemas}, (SELECT coalesce(sum(r.oid::bigint), 0) FROM pg_publication_rel r WHERE r.prpubid = p.oid)) \
+         FROM pg_publication p WHERE p.pubname = {}",
+        literal(name)
+    );
+    let rows = connection.query(&sql).await?;
+    Ok(rows.first().and_then(|row| row.first()?.as_deref()).map(|text| String::from_utf8_lossy(text).into_owned()))
+}
 
 /// A row of `pg_publication`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,21 +139,25 @@ fn quoted(schema: &str, table: &str) -> String {
 }
 
 /// Makes the publication or adds what it lacks, if the settings say that it is ours to manage. Before the slot: changes from before the
-/// publication was there could not be decoded.
-pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings) -> Result<(), SourceError> {
+/// publication was there could not be decoded. What was noted with the stored place must still be so.
+pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, noted: Option<&Noted>) -> Result<Noted, SourceError> {
     let publication = Publication::read(connection, &settings.publication).await?;
     let selection = Selection::Names(settings.table_names());
     let catalog = if settings.tables.is_empty() { Catalog::default() } else { Catalog::read(connection, &selection).await? };
     if let Some((schema, name)) = settings.table_names().iter().find(|(s, t)| catalog.relation(s, t).is_none()) {
         return Err(SourceError::config(format!("table {schema}.{name} does not exist, or the user of this source may not see it")));
     }
+    if let Some(noted) = noted {
+        noted.compare(publication.as_ref(), &catalog, settings)?;
+    }
+    let now = Noted { name: settings.publication.clone(), tables: settings.tables.iter().cloned().collect() };
     let has_hypertables = catalog.relations.iter().any(|r| r.shape == Shape::Hypertable);
     let Some(publication) = publication else {
         let statement = create_statement(settings, has_hypertables && connection.server_major() >= 15);
         if !settings.manages {
             return Err(SourceError::config(format!("the publication {} does not exist; make it: {statement}", settings.publication)));
         }
-        return run(connection, &statement).await;
+        return run(connection, &statement).await.map(|()| now);
     };
     let missing: Vec<&Relation> = catalog.relations.iter().filter(|r| !publication.has(r)).collect();
     if !missing.is_empty() {
@@ -118,7 +171,7 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings) ->
     if settings.manages && catalog.relations.iter().any(|r| publication.missing_chunks(r) > 0) {
         run(connection, &add_chunks_statement(&settings.publication, connection.server_major())).await?;
     }
-    Ok(())
+    Ok(now)
 }
 
 /// What a snapshot reads: the captured tables that are published, with the columns and rows that are (both since version 15).

@@ -38,6 +38,8 @@ const EMPTY_BATCH_EVERY: Duration = Duration::from_secs(1);
 const CARE_EVERY: Duration = Duration::from_secs(10);
 /// Messages that are decoded before the clock is looked at: a large transaction of tables that nobody wants must not look like silence.
 const MESSAGES_PER_TURN: usize = 20_000;
+/// `ERRCODE_UNDEFINED_OBJECT`: while it streams, the publication.
+const UNDEFINED_OBJECT: &str = "42704";
 /// Roots of partitions and chunks that are remembered.
 const ROOTS_MAX: usize = 10_000;
 
@@ -47,6 +49,9 @@ pub struct Prepared {
     connection: Connection,
     sql: Connection,
     stored: Stored,
+    /// Of the publication, as it is stored, and as it looks.
+    published: Value,
+    fingerprint: Option<String>,
     from: Reached,
     given: Position,
     /// As it was stored last.
@@ -64,15 +69,16 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
     let system = System::read(&mut connection).await?;
     let found = Slot::read(&mut sql, &settings.slot).await?;
     let notes = resume.map(|r| read_notes(&r.notes)).transpose()?;
-    if let Some((stored, _)) = &notes {
+    if let Some(Noted { stored, .. }) = &notes {
         let left = system.left(&mut connection, stored.timeline).await?;
         let database = settings.address.database.as_str();
         slot::compare(stored, &Found { system: &system, slot: found.as_ref(), left, database, slot_name: &settings.slot })?;
     }
-    publication::ensure(&mut sql, &settings).await?;
+    let published = publication::ensure(&mut sql, &settings, notes.as_ref().and_then(|n| n.published.as_ref())).await?;
+    let fingerprint = publication::fingerprint(&mut sql, &settings.publication).await?;
     let mut created = None;
     let flush_lsn = match (&notes, &found) {
-        (Some((stored, _)), _) => stored.flush_lsn,
+        (Some(noted), _) => noted.stored.flush_lsn,
         (None, Some(slot)) => usable(slot, &settings)?,
         (None, None) if settings.manages => {
             let made = slot::create(&mut connection, &settings.slot, settings.failover).await?;
@@ -87,10 +93,12 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
     let database = settings.address.database.clone();
     let stored = Stored { system: system.identifier, timeline: system.timeline, database, slot: settings.slot.clone(), flush_lsn };
     let position = resume.map_or(Position::new(flush_lsn, 0), |r| r.position);
-    let seen = notes.map(|(_, seen)| seen).unwrap_or_default();
+    let seen = notes.map(|n| n.seen).unwrap_or_default();
     let shapes = Shapes::new(settings.address.database.as_str().into(), &settings.tables, seen);
     let given = resume.map_or(Position::default(), |r| r.position);
-    Ok(Prepared { settings, connection, sql, stored, from: Reached { position, flush_lsn }, given, known_shapes: None, shapes, created })
+    let from = Reached { position, flush_lsn };
+    let published = serde_json::to_value(published).expect("invariant: names can be JSON");
+    Ok(Prepared { settings, connection, sql, stored, published, fingerprint, from, given, known_shapes: None, shapes, created })
 }
 
 /// A slot that somebody else made, or that we made without storing anything after it: where it begins.
@@ -131,7 +139,7 @@ impl Prepared {
         if let Some(seen) = self.shapes.naming().news() {
             self.known_shapes = Some(shapes_notes(&seen));
         }
-        json!({ "stream": self.stored, "shapes": self.known_shapes })
+        json!({ "stream": self.stored, "shapes": self.known_shapes, "publication": self.published })
     }
 
     /// Batches up to here were given.
@@ -158,6 +166,8 @@ impl Prepared {
             settings: self.settings,
             link,
             stored: self.stored,
+            published: self.published,
+            fingerprint: self.fingerprint,
             shapes,
             roots: HashMap::new(),
             pending: VecDeque::new(),
@@ -196,18 +206,31 @@ fn shapes_notes(seen: &BTreeMap<String, Vec<u64>>) -> Value {
     seen.iter().map(|(table, shapes)| (table.clone(), Value::from(shapes.clone()))).collect::<serde_json::Map<_, _>>().into()
 }
 
-fn read_notes(notes: &Value) -> Result<(Stored, BTreeMap<String, Vec<u64>>), SourceError> {
+/// What is stored of a stream.
+struct Noted {
+    stored: Stored,
+    seen: BTreeMap<String, Vec<u64>>,
+    /// Not by older versions of this program.
+    published: Option<publication::Noted>,
+}
+
+fn read_notes(notes: &Value) -> Result<Noted, SourceError> {
     let damaged = |e: serde_json::Error| SourceError::refused(format!("the stored position of this source cannot be read: {e}"));
     let stored = serde_json::from_value(notes["stream"].clone()).map_err(damaged)?;
-    let shapes = match &notes["shapes"] {
+    let seen = match &notes["shapes"] {
         Value::Null => BTreeMap::new(),
         shapes => serde_json::from_value(shapes.clone()).map_err(damaged)?,
     };
-    Ok((stored, shapes))
+    Ok(Noted { stored, seen, published: serde_json::from_value(notes["publication"].clone()).map_err(damaged)? })
 }
 
-/// What looking after the slot gave: the connection, if it still works, and the slot.
-type Care = Pin<Box<dyn Future<Output = (Option<Connection>, Result<Option<Slot>, WireError>)> + Send>>;
+/// What looking after the slot gave: the connection, if it still works, and what was found.
+type Care = Pin<Box<dyn Future<Output = (Option<Connection>, Result<CareFound, WireError>)> + Send>>;
+
+struct CareFound {
+    slot: Option<Slot>,
+    fingerprint: Option<String>,
+}
 
 pub struct PostgresSource {
     settings: PostgresSettings,
@@ -217,6 +240,9 @@ pub struct PostgresSource {
     /// Away while it looks after the slot.
     sql: Option<Connection>,
     stored: Stored,
+    /// Of the publication, as it is stored, and as it looked when it was read.
+    published: Value,
+    fingerprint: Option<String>,
     /// As it is stored: made again only when there is a new shape.
     shapes: Value,
     roots: HashMap<u32, catalog::Relation>,
@@ -247,7 +273,7 @@ impl Source for PostgresSource {
 enum Woken {
     Read(Result<(), WireError>),
     Durable,
-    Cared((Option<Connection>, Result<Option<Slot>, WireError>)),
+    Cared((Option<Connection>, Result<CareFound, WireError>)),
     Late,
     /// Nothing more has arrived.
     Dry,
@@ -276,12 +302,25 @@ impl PostgresSource {
                     self.asked_at = None;
                 }
                 Woken::Dry => return Ok(self.batch()),
-                Woken::Cared((connection, found)) => self.cared(connection, found),
+                Woken::Cared((connection, found)) => self.cared(connection, found)?,
                 Woken::Durable | Woken::Late => {}
             }
             if self.is_empty_batch_due() {
                 return Ok(self.batch());
             }
+        }
+    }
+
+    /// A change that was written while there was no such publication cannot be decoded, whatever is there now.
+    fn stream_error(&self, error: WireError) -> SourceError {
+        let (name, slot) = (&self.settings.publication, &self.settings.slot);
+        match error.code() {
+            Some(UNDEFINED_OBJECT) => SourceError::refused(format!(
+                "{error}: at {} the publication {name} was gone, and what was changed then cannot be decoded. Choose: drop the slot {slot} and \
+                 reset the stored position of this source, so that it begins anew with a snapshot",
+                Lsn(self.received_lsn)
+            )),
+            _ => error.into(),
         }
     }
 
@@ -308,7 +347,7 @@ impl PostgresSource {
             }
             let asks = match self.decoder.feed_replay()? {
                 Some(asks) => asks,
-                None => match self.connection.arrived()? {
+                None => match self.connection.arrived().map_err(|e| self.stream_error(e))? {
                     None => return Ok(false),
                     Some(piece) => self.piece(piece).await?,
                 },
@@ -354,7 +393,12 @@ impl PostgresSource {
             Some(connection) => connection,
             None => Connection::open(&self.settings.address, Purpose::Sql).await?,
         };
-        let own = Catalog::read(&mut connection, &Selection::Oids(vec![relation.oid])).await?.relations.pop();
+        let mut own = Catalog::read(&mut connection, &Selection::Oids(vec![relation.oid])).await?.relations.pop();
+        if own.is_none() {
+            // Dropped, and perhaps made again since: the next of its name tells best what the key was where the message does not.
+            let named = Selection::Names(vec![(relation.schema.to_string(), relation.name.to_string())]);
+            own = Catalog::read(&mut connection, &named).await?.relations.pop();
+        }
         let root = match own.as_ref().and_then(|r| r.root) {
             Some(oid) => self.root(&mut connection, oid, relation).await?,
             None => None,
@@ -395,7 +439,7 @@ impl PostgresSource {
         self.stored.flush_lsn = reached.flush_lsn;
         self.pending.push_back(reached);
         (self.given, self.given_at) = (reached.position, Instant::now());
-        let notes = json!({ "stream": self.stored, "shapes": self.shapes });
+        let notes = json!({ "stream": self.stored, "shapes": self.shapes, "publication": self.published });
         if let Some(committed_us) = self.decoder.committed_us() {
             self.link.health.send_if_modified(|h| h.committed_us.replace(committed_us) != Some(committed_us));
         }
@@ -471,6 +515,7 @@ impl PostgresSource {
         let every = self.settings.heartbeat.map_or(CARE_EVERY, |h| h.min(CARE_EVERY));
         self.care_at = now + every;
         let (address, slot, connection) = (self.settings.address.clone(), self.settings.slot.clone(), self.sql.take());
+        let publication = self.settings.publication.clone();
         self.care = Some(Box::pin(async move {
             let mut connection = match connection {
                 Some(connection) => connection,
@@ -479,26 +524,30 @@ impl PostgresSource {
                     Err(error) => return (None, Err(error)),
                 },
             };
-            match care(&mut connection, &slot, is_beat).await {
-                Ok(slot) => (Some(connection), Ok(slot)),
+            match care(&mut connection, &slot, &publication, is_beat).await {
+                Ok(found) => (Some(connection), Ok(found)),
                 Err(error) => (None, Err(error)),
             }
         }));
     }
 
-    fn cared(&mut self, connection: Option<Connection>, found: Result<Option<Slot>, WireError>) {
+    /// A publication that is another now may lack a table: opening again finds out.
+    fn cared(&mut self, connection: Option<Connection>, found: Result<CareFound, WireError>) -> Result<(), SourceError> {
         self.care = None;
         self.sql = connection;
-        let slot = match found {
-            Ok(Some(slot)) => slot,
-            Ok(None) => {
-                tracing::warn!(slot = %self.settings.slot, "the replication slot is gone");
-                return;
-            }
+        let CareFound { slot, fingerprint } = match found {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, slot = %self.settings.slot, "the slot could not be looked after");
-                return;
+                return Ok(());
             }
+        };
+        if self.fingerprint != fingerprint {
+            return Err(SourceError::retry(format!("the publication {} has changed: it is looked at again", self.settings.publication)));
+        }
+        let Some(slot) = slot else {
+            tracing::warn!(slot = %self.settings.slot, "the replication slot is gone");
+            return Ok(());
         };
         self.link.health.send_modify(|health| {
             *health = Health {
@@ -510,16 +559,18 @@ impl PostgresSource {
                 ..health.clone()
             };
         });
+        Ok(())
     }
 }
 
 /// Writes a heartbeat, in a transaction so that it is flushed and decoded at once, and reads the slot. A standby writes nothing.
-async fn care(connection: &mut Connection, slot: &str, is_beat: bool) -> Result<Option<Slot>, WireError> {
+async fn care(connection: &mut Connection, slot: &str, publication: &str, is_beat: bool) -> Result<CareFound, WireError> {
     if is_beat {
         let beat = format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT));
         connection.query(&beat).await?;
     }
-    Slot::read(connection, slot).await
+    let fingerprint = publication::fingerprint(connection, publication).await?;
+    Ok(CareFound { slot: Slot::read(connection, slot).await?, fingerprint })
 }
 
 impl From<DecoderError> for SourceError {
