@@ -10,7 +10,7 @@ use mulgil_disk::failpoint;
 pub const VARIABLE: &str = "MULGIL_FAILPOINT";
 
 /// In the order of a row's way, then what happens around it.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 33] = [
     "ingest.before-commit",
     "log.before-write",
     "log.torn-write",
@@ -19,8 +19,12 @@ pub const NAMES: [&str; 29] = [
     "ingest.before-answer",
     "simulator.after-commit",
     "replay.after-commit",
+    "capture.batch-read",
+    "capture.schema-learned",
     "capture.before-commit",
+    "capture.commit-begun",
     "capture.after-commit",
+    "capture.acknowledged",
     "shard.before-commit",
     "shard.after-commit",
     "shard.before-snapshot",

@@ -10,6 +10,12 @@ use mulgil_capture::{mysql, postgres};
 use mulgil_disk::RealDisk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Heartbeats within which a server that is asked for a sign of life gives one, or the connection counts as cut; at least so long, for a
+/// server may be busy.
+const HEARTBEATS_MISSED_MAX: u32 = 6;
+const SILENCE_MIN: Duration = Duration::from_secs(10);
 
 /// Opens it anew each time: the address may have changed since (a file that is rotated).
 pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
@@ -49,6 +55,8 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             let mut settings = postgres::settings::PostgresSettings::new(&plan.name, address, spill);
             (settings.slot, settings.publication) = (slot.clone(), publication.clone());
             (settings.tables, settings.heartbeat) = (plan.tables.clone(), plan.heartbeat);
+            let silence = |every: Duration| (every * HEARTBEATS_MISSED_MAX).max(SILENCE_MIN).min(settings.silence);
+            settings.silence = plan.heartbeat.map_or(settings.silence, silence);
             settings.signal_table.clone_from(&plan.signals);
             settings.mode = plan.snapshot;
             Settings::Postgres(settings)

@@ -165,7 +165,8 @@ impl Supervisor {
         match error.kind {
             SourceErrorKind::Refused => {
                 tracing::error!(source = self.name, error = %error, "capture has stopped and waits for a decision");
-                self.status.set(State::Refused, &error.message, now);
+                let choice = format!("to give up its place: stop mulgil, mulgil capture forget {}, start it again", self.name);
+                self.status.set(State::Refused, &format!("{} ({choice})", error.message), now);
                 while !stop.wait(Duration::from_secs(3600)) {}
                 false
             }
@@ -336,10 +337,12 @@ impl Write {
     fn run(self, mut batches: mpsc::Receiver<Batch>) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Batch { changes, resume }) = batches.blocking_recv() {
+            mulgil_disk::failpoint::here("capture.batch-read");
             let n_changes = changes.len() as u64;
             let (commit, dealt) = writer.commit_of(changes, ReceiveTime((self.clock)().0))?;
             mulgil_disk::failpoint::here("capture.before-commit");
             let begun = self.notes.begin(&self.name, resume, commit)?;
+            mulgil_disk::failpoint::here("capture.commit-begun");
             if self.on_their_way.send(OnItsWay { begun, dealt, n_changes }).is_err() {
                 return Ok(());
             }
@@ -370,6 +373,7 @@ fn sync(
                 seen.n_commits += 1;
                 drop(seen);
                 durable.send_replace(position);
+                mulgil_disk::failpoint::here("capture.acknowledged");
             }
             Ok(_) => {}
             Err(error) => {

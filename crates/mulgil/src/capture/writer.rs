@@ -134,6 +134,7 @@ impl ChangeWriter {
         let wire = self.encoder.wire(change);
         if !self.learned.contains(&(topic.clone(), wire.id)) {
             self.schemas.learn(&*self.log, topic, wire).with_context(|| format!("the schema of {topic}"))?;
+            mulgil_disk::failpoint::here("capture.schema-learned");
             self.learned.insert((topic.clone(), wire.id));
         }
         Ok(())

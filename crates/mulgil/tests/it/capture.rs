@@ -1,6 +1,16 @@
 //! Captured databases, whole: a real server, the real binary, kills of both; and in the log every change exactly once, in the order of commits.
 
+mod database;
+mod fold;
+mod lives;
+mod workload;
+
+mod accident;
+mod accidents_mariadb;
+mod accidents_disk;
+mod accidents_postgres;
 mod kills;
+mod large;
 mod presets;
 
 use crate::program::{Server, fails, file, ok, output, text, until};
@@ -12,18 +22,19 @@ use std::path::PathBuf;
 struct World {
     dir: tempfile::TempDir,
     config: PathBuf,
+    data: PathBuf,
     url: String,
 }
 
 impl World {
     fn new(config: &str, url: String) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = file(dir.path(), "mulgil.toml", config);
-        Self { dir, config, url }
+        let (config, data) = (file(dir.path(), "mulgil.toml", config), dir.path().join("data"));
+        Self { dir, config, data, url }
     }
 
     fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
     }
 
     fn start(&self) -> Server {

@@ -76,9 +76,9 @@ fn sql(server: &Server, query: &str) -> Value {
     })
 }
 
-/// The server, and the folder of its disk as it looks from here.
-fn start_on_small_disk(dir: &Path) -> (Server, PathBuf) {
-    let (config, disk) = (file(dir, "mulgil.toml", CONFIG), dir.join("disk"));
+/// The server with its data folder `data` on a small disk, and that disk's folder as it looks from here while the server lives.
+pub fn start_on_small_disk(dir: &Path, config: &Path, env: &[(&str, &str)]) -> (Server, PathBuf) {
+    let disk = dir.join("disk");
     std::fs::create_dir(&disk).unwrap();
     let probe = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs"]).arg(&disk).stderr(Stdio::null()).status();
     assert!(
@@ -86,9 +86,16 @@ fn start_on_small_disk(dir: &Path) -> (Server, PathBuf) {
         "this test needs a small disk: run it as root, or where `unshare -rm mount -t tmpfs tmpfs DIR` works (user namespaces)"
     );
     let binary = mulgil().get_program().to_owned();
-    let script = format!("mount -t tmpfs -o size={DISK} tmpfs \"$1\" && exec \"$2\" run -c \"$3\" --data \"$1\"/data");
+    let script = format!("mount -t tmpfs -o size={DISK} tmpfs \"$1\" && exec \"$2\" run -c \"$3\" --data \"$1\"/data --bind 127.0.0.1:0");
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", &script, "sh"]).arg(&disk).arg(binary).arg(config).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+        .args(["-rm", "sh", "-c", &script, "sh"])
+        .arg(&disk)
+        .arg(binary)
+        .arg(config)
+        .env_remove("RUST_LOG")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null());
     let server = Server::spawn(command);
     let seen = PathBuf::from(format!("/proc/{}/root{}", server.pid(), text(&disk)));
     (server, seen)
@@ -98,8 +105,8 @@ fn free_bytes(disk: &Path) -> u64 {
     mulgil_disk::Disk::free_bytes(&mulgil_disk::RealDisk, disk).unwrap()
 }
 
-/// Takes room until only so much is left.
-fn fill(disk: &Path, leave_bytes: u64) {
+/// Takes room until only so much is left; `ballast` in the disk's folder has it.
+pub fn fill(disk: &Path, leave_bytes: u64) {
     use std::io::Write;
     let mut ballast = std::fs::OpenOptions::new().create(true).append(true).open(disk.join("ballast")).unwrap();
     let piece = vec![7; 64 << 10];
@@ -109,7 +116,7 @@ fn fill(disk: &Path, leave_bytes: u64) {
 #[test]
 fn a_full_disk_is_waited_out_and_nothing_accepted_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, disk) = start_on_small_disk(dir.path());
+    let (server, disk) = start_on_small_disk(dir.path(), &file(dir.path(), "mulgil.toml", CONFIG), &[]);
     let mut n_accepted = 0;
     // Twice down to the reserve, as load fills a disk, then to the last byte, as somebody else's files do.
     for leave_bytes in [25 << 20, 25 << 20, 0] {

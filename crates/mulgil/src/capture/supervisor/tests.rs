@@ -150,7 +150,8 @@ fn every_change_is_committed_once_across_errors_and_acknowledged_when_it_is_dura
 fn a_source_that_needs_a_decision_waits_for_it_and_says_why() {
     let world = start(vec![Box::new(|_| Err(SourceError::refused("the slot is gone: drop it or begin anew")))]);
     world.until("it is refused", |w| w.status.seen().state == State::Refused);
-    assert_eq!(world.status.seen().detail, "the slot is gone: drop it or begin anew");
+    let detail = world.status.seen().detail;
+    assert!(detail.starts_with("the slot is gone: drop it or begin anew (") && detail.contains("capture forget db"), "{detail}");
     world.end();
 }
 
