@@ -5,7 +5,7 @@ use crate::error::HistoryError;
 use crate::history::History;
 use crate::layout::Layout;
 use crate::manifest::FileEntry;
-use crate::parquet_file::{DataFile, ZSTD_LEVEL_MERGE};
+use crate::parquet_file::{DataFile, of_merge};
 use crate::reader;
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
@@ -102,7 +102,7 @@ impl History {
         let batches = std::iter::from_fn(|| futures::executor::block_on(merged.next()))
             .inspect(|batch| n_rows += batch.as_ref().map_or(0, RecordBatch::num_rows) as u64)
             .map(|batch| batch.map_err(HistoryError::internal(format!("merging files of {name}"))));
-        self.write_file(layout, &mut entry, ZSTD_LEVEL_MERGE, batches)?;
+        self.write_file(layout, &mut entry, of_merge(), batches)?;
         let path = entry.path(&self.dir, layout.name());
         if n_rows != entry.rows {
             self.disk.remove(&path).ok();

@@ -6,11 +6,12 @@ use crate::history::{History, StreamState};
 use crate::layout::Layout;
 use crate::manifest::{FileEntry, Manifest, PartitionCover};
 use crate::order::{SortedDay, sorted_days};
-use crate::parquet_file::{DataFile, ZSTD_LEVEL_FLUSH, describe_rows, write};
+use crate::parquet_file::{DataFile, OF_FLUSH, describe_rows, write};
 use arrow::array::RecordBatch;
 use mulgil_disk::failpoint;
 use mulgil_model::ids::Topic;
 use mulgil_model::time::AppendTime;
+use parquet::basic::Compression;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -145,7 +146,7 @@ impl History {
         entry.name = next.new_name(first);
         let gathering = || HistoryError::internal(format!("sorting rows of {}", layout.name()));
         let rows = day.gather(&sealed.batches).map(|rows| rows.map_err(gathering()));
-        self.write_file(layout, &mut entry, ZSTD_LEVEL_FLUSH, rows)?;
+        self.write_file(layout, &mut entry, OF_FLUSH, rows)?;
         Ok(DataFile::new(Arc::clone(&self.disk), &self.dir, layout.name(), entry))
     }
 
@@ -154,11 +155,11 @@ impl History {
         &self,
         layout: &Layout,
         entry: &mut FileEntry,
-        zstd_level: i32,
+        compression: Compression,
         batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
     ) -> Result<(), HistoryError> {
         let path = entry.path(&self.dir, layout.name());
-        let written = write(self.disk.as_ref(), &path, layout, zstd_level, batches);
+        let written = write(self.disk.as_ref(), &path, layout, compression, batches);
         if written.is_err() {
             // The first error is the one worth telling; a leftover is removed by the next opening.
             self.disk.remove(&path).ok();

@@ -6,6 +6,7 @@ use crate::layout::Layout;
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::error::ArrowError;
+use foldhash::fast::FixedState;
 use std::collections::{BTreeMap, HashMap};
 
 /// Rows gathered at once: small enough to be written while they are in the processor's cache.
@@ -32,7 +33,7 @@ pub(crate) struct SortedDay<'a> {
 /// The places of all rows of `batches`, which outlive them, by day. The distinct keys come out in `keys`, in their order.
 pub(crate) fn sorted_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &'a mut Vec<&'a str>) -> BTreeMap<Day, SortedDay<'a>> {
     let mut days: BTreeMap<Day, Vec<Place>> = BTreeMap::new();
-    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let mut numbers: HashMap<&str, u32, FixedState> = HashMap::default();
     for (batch_at, batch) in batches.iter().enumerate() {
         let (names, times) = (layout.keys(batch), layout.event_times(batch).values());
         let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
@@ -48,12 +49,32 @@ pub(crate) fn sorted_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys:
     }
     let ranks = rank(keys);
     let keys: &'a [&'a str] = keys;
-    let sorted = days.into_iter().map(|(day, mut places)| {
-        places.iter_mut().for_each(|place| place.key = ranks[place.key as usize]);
-        places.sort_unstable_by_key(|p| (p.key, p.event_time, p.partition, p.offset));
-        (day, SortedDay { keys, places })
-    });
-    sorted.collect()
+    days.into_iter().map(|(day, places)| (day, SortedDay { keys, places: sorted(places, &ranks) })).collect()
+}
+
+/// By key first, in two passes over the rows; then each key's rows, which came nearly in order, so that sorting them costs little more than
+/// looking at them.
+fn sorted(places: Vec<Place>, ranks: &[u32]) -> Vec<Place> {
+    let mut ends = vec![0_usize; ranks.len()];
+    places.iter().for_each(|p| ends[ranks[p.key as usize] as usize] += 1);
+    let mut sum = 0;
+    for end in &mut ends {
+        // Where the key's next row goes: its start now, its end when all rows have gone.
+        sum += std::mem::replace(end, sum);
+    }
+    let mut sorted = places.clone();
+    for place in places {
+        let key = ranks[place.key as usize];
+        let at = &mut ends[key as usize];
+        sorted[*at] = Place { key, ..place };
+        *at += 1;
+    }
+    let mut start = 0;
+    for end in ends {
+        sorted[start..end].sort_by_key(|p| (p.event_time, p.partition, p.offset));
+        start = end;
+    }
+    sorted
 }
 
 /// Sorts the keys and says for each where it went.

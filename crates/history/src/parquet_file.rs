@@ -18,10 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Rows of one row group: the unit of parallel reading, and what a writer holds in memory (encoded).
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 /// Rows of one page: the unit of skipping, by the page index.
-const PAGE_ROWS: usize = 8 * 1024;
-/// How well a file is compressed: quickly when rows come in, as what is written then is merged later; better when it is merged.
-pub(crate) const ZSTD_LEVEL_FLUSH: i32 = 1;
-pub(crate) const ZSTD_LEVEL_MERGE: i32 = 3;
+const PAGE_ROWS: usize = 2 * 1024;
+/// How files are compressed that are merged later: quickly. ZSTD at its lowest level was a sixth of all that the history costs a replay.
+pub(crate) const OF_FLUSH: Compression = Compression::LZ4_RAW;
+
+/// How merged files are compressed, which stay: better.
+pub(crate) fn of_merge() -> Compression {
+    const LEVEL: i32 = 3;
+    Compression::ZSTD(ZstdLevel::try_new(LEVEL).expect("invariant: the level is between 1 and 22"))
+}
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
 /// A file of the manifest. Shared by every snapshot that may read it.
@@ -98,7 +103,7 @@ pub(crate) fn write(
     disk: &dyn Disk,
     path: &Path,
     layout: &Layout,
-    zstd_level: i32,
+    compression: Compression,
     batches: impl IntoIterator<Item = Result<RecordBatch, HistoryError>>,
 ) -> Result<(u64, u32), HistoryError> {
     let dir = path.parent().expect("invariant: a file of the history stands in a day's folder");
@@ -107,7 +112,7 @@ pub(crate) fn write(
     let summed = Summed { to: mulgil_disk::Writer(Arc::clone(&file)), crc32c: 0 };
     let sink = std::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, summed);
     let doing = || format!("writing {}", path.display());
-    let mut writer = ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout, zstd_level)))
+    let mut writer = ArrowWriter::try_new(sink, Arc::clone(&layout.arrow), Some(properties(layout, compression)))
         .map_err(HistoryError::internal(doing()))?;
     for batch in batches {
         writer.write(&batch?).map_err(HistoryError::internal(doing()))?;
@@ -121,10 +126,10 @@ pub(crate) fn write(
 }
 
 /// No bloom filters: the rows are sorted by key, so the page index finds a key's pages exactly.
-fn properties(layout: &Layout, zstd_level: i32) -> WriterProperties {
+fn properties(layout: &Layout, compression: Compression) -> WriterProperties {
     let sorting = layout.sort_indices().map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: true });
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).expect("invariant: the level is between 1 and 22")))
+        .set_compression(compression)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting.to_vec()));
