@@ -121,8 +121,13 @@ impl MysqlSource {
                 self.accept(request).await?;
             }
             if self.is_between() {
+                let before = std::mem::discriminant(&self.work);
                 if let Some(batch) = self.snapshot_step().await? {
                     return Ok(batch);
+                }
+                // The stream may be past the chunk already: on an idle server nothing would wake us to see it.
+                if std::mem::discriminant(&self.work) != before {
+                    continue;
                 }
                 if self.is_over() {
                     self.tell_health().await?;
