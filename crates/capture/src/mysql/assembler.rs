@@ -217,6 +217,8 @@ impl Assembler {
         }
         self.abandon()?;
         (self.at, self.place.at) = (at, at);
+        // An event of the new file may end at the very number where the last one did.
+        self.ordinal = (0, 0);
         self.place.file = file;
         Ok(())
     }
@@ -249,33 +251,45 @@ impl Assembler {
         }
     }
 
-    /// What is prepared is kept, and where it begins: the stream's place until here.
+    /// What is prepared is kept, and where it begins: the stream's place until here. In one phase (MySQL) it is committed as well.
     fn prepare(&mut self, prepare: XaPrepare) -> Result<(), SourceError> {
         let begin = (self.place.file.clone(), self.place.at);
-        let open = match &mut self.open {
-            Some(open) if !prepare.is_one_phase => open,
-            _ => return self.commit(),
-        };
-        let (changes, bytes) = (std::mem::take(&mut open.changes), std::mem::take(&mut open.bytes));
-        // Small enough for one batch, or it is read again.
-        let fits = !open.is_dropped && self.prepared.has_room(bytes);
-        self.prepared.hold(prepare.xa.to_string(), begin, fits.then_some(Waiting { changes, bytes }))?;
+        let Some(open) = &mut self.open else { return self.commit() };
+        let xid = prepare.xa.to_string();
+        if !prepare.is_one_phase {
+            let (changes, bytes) = open.take_rows();
+            // Small enough for one batch, or it is read again.
+            let fits = !open.is_dropped && self.prepared.has_room(bytes);
+            self.prepared.hold(xid, begin, fits.then_some(Waiting { changes, bytes }))?;
+            return self.commit();
+        }
+        if open.is_dropped {
+            open.begin_anew();
+            self.wanted = Some(Wanted { xid, begin: Some(begin), before: (self.place.file.clone(), self.at) });
+            return Ok(());
+        }
+        let (changes, _) = open.take_rows();
+        self.give(changes)?;
         self.commit()
     }
 
-    /// The rows of what was prepared, as those of the open transaction.
+    /// The rows of what was prepared before, as those of the open transaction.
     fn commit_prepared(&mut self, xid: String) -> Result<(), SourceError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        if open.xa.is_some() {
-            // In one phase: they are here already.
-            return self.commit();
-        }
         let Some(changes) = self.prepared.take_waiting(&xid) else {
             let before = (self.place.file.clone(), self.place.at);
             self.wanted = Some(Wanted { begin: self.prepared.begin(&xid), xid, before });
+            self.open.iter_mut().for_each(Open::begin_anew);
             return Ok(());
         };
+        self.give(changes)?;
+        self.prepared.end(&xid);
+        self.commit()
+    }
+
+    /// Rows of a branch, once they are committed: at the place of the event that does it.
+    fn give(&mut self, changes: Vec<Change>) -> Result<(), SourceError> {
         let mut origins = Origins::default();
+        let Some(open) = &mut self.open else { return Ok(()) };
         for mut change in changes {
             change.position = self.place.position(self.at, change.position.ordinal)?;
             change.origin = origins.of(open, &self.place, self.at, &change.origin);
@@ -285,8 +299,7 @@ impl Assembler {
                 open.push(change);
             }
         }
-        self.prepared.end(&xid);
-        self.commit()
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), SourceError> {
@@ -450,13 +463,13 @@ impl Assembler {
         let is_given = self.shapes.is_given(&made.table.id);
         let is_branch = open.xa.is_some();
         let origin = Arc::new(origin(open, &self.place, self.at, header.server_id));
+        // Of a branch the whole transaction is one event: the one that commits it.
+        let is_one = is_branch || open.is_replayed;
         for image in rows.images(&made.shape) {
-            let mut position = self.next_position()?;
+            let n_rows = self.open.as_ref().map_or(0, |open| open.rows);
+            let position = if is_one { self.place.position(self.at, n_rows)? } else { self.next_position()? };
             let image = image.map_err(unreadable)?;
             let Some(open) = &mut self.open else { continue };
-            if is_branch {
-                position.ordinal = open.rows;
-            }
             if !open.count() || !is_given {
                 continue;
             }

@@ -192,10 +192,15 @@ impl MysqlSource {
             return Ok(());
         }
         self.assembler.event(event, &mut self.sql).await?;
+        self.begin_replay().await?;
+        self.look();
+        Ok(())
+    }
+
+    async fn begin_replay(&mut self) -> Result<(), SourceError> {
         if let Some(wanted) = self.assembler.wanted.take() {
             self.replay = Some(Replay::open(&self.settings, &self.server, &mut self.sql, wanted).await?);
         }
-        self.look();
         Ok(())
     }
 
@@ -212,7 +217,10 @@ impl MysqlSource {
             self.stream.was_left_alone();
         } else if let Some(payload) = &mut self.payload {
             match payload.next(&mut self.decoder).map_err(unreadable)? {
-                Some(event) => self.assembler.inner(event, &mut self.sql).await?,
+                Some(event) => {
+                    self.assembler.inner(event, &mut self.sql).await?;
+                    self.begin_replay().await?;
+                }
                 None => {
                     self.assembler.payload_end();
                     self.payload = None;

@@ -20,6 +20,8 @@ pub struct Open {
     pub xa: Option<Xa>,
     /// Of a branch that is too large to wait in memory: its rows are read again when it is committed.
     pub is_dropped: bool,
+    /// Its rows are read again.
+    pub is_replayed: bool,
     pub changes: Vec<Change>,
     pub bytes: usize,
     /// Rows that have come, of counted tables.
@@ -39,6 +41,7 @@ impl Open {
             is_standalone,
             xa: None,
             is_dropped: false,
+            is_replayed: false,
             changes: Vec::new(),
             bytes: 0,
             rows: 0,
@@ -56,6 +59,17 @@ impl Open {
     pub fn push(&mut self, change: Change) {
         self.bytes += bytes_of(&change);
         self.changes.push(change);
+    }
+
+    /// What has come so far, for somebody else to keep.
+    pub fn take_rows(&mut self) -> (Vec<Change>, usize) {
+        (std::mem::take(&mut self.changes), std::mem::take(&mut self.bytes))
+    }
+
+    /// Its rows come once more, from the first one on.
+    pub fn begin_anew(&mut self) {
+        (self.is_dropped, self.is_replayed, self.xa, self.rows) = (false, true, None, 0);
+        self.savepoints.clear();
     }
 
     pub fn drop_rows(&mut self) {

@@ -132,6 +132,19 @@ impl Connection {
         tcp.set_nodelay(true).map_err(unreachable)?;
         let is_encrypted = address.tls != TlsMode::Disable && agrees_on_tls(address, &mut tcp).await?;
         let socket: Box<dyn Socket> = if is_encrypted { Box::new(tls::wrap(address, tcp).await?) } else { Box::new(tcp) };
+        Self::log_in(socket, address, purpose, is_encrypted).await
+    }
+
+    /// Over what is connected already, without TLS. For fuzzing: a server that says anything.
+    pub async fn over(
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+        address: &Address,
+        purpose: Purpose,
+    ) -> Result<Self, WireError> {
+        Self::log_in(Box::new(socket), address, purpose, false).await
+    }
+
+    async fn log_in(socket: Box<dyn Socket>, address: &Address, purpose: Purpose, is_encrypted: bool) -> Result<Self, WireError> {
         let mut connection =
             Self { socket, input: BytesMut::new(), output: BytesMut::new(), parameters: Vec::new(), is_encrypted, is_copying: false };
         login::log_in(&mut connection, address, purpose).await?;

@@ -29,8 +29,8 @@ mod value;
 mod decimal;
 pub(super) mod temporal;
 
-mod json;
-mod json_diff;
+pub mod json;
+pub mod json_diff;
 
 pub mod charset;
 

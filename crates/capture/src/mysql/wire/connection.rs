@@ -3,7 +3,7 @@
 use super::auth;
 use super::error::WireError;
 use super::handshake::{Greeting, Login, Reply, capability, error};
-use super::packet::{self, Io, PacketReader};
+use super::packet::{self, Io, PacketReader, Transport};
 use super::rows::TextRow;
 use super::{rsa, tls};
 use crate::mysql::settings::{Address, Settings, SslMode};
@@ -63,7 +63,17 @@ impl Connection {
         let connected = TcpStream::connect((address.host.as_str(), address.port)).await;
         let tcp = connected.map_err(|source| WireError::Io { what: "connect", source })?;
         tcp.set_nodelay(true).map_err(|source| WireError::Io { what: "connect", source })?;
-        let (mut io, mut reader): (Io, _) = (Box::pin(tcp), PacketReader::new(LOGIN_PACKET_BYTES_MAX));
+        Self::log_in_over(Box::pin(tcp), settings).await
+    }
+
+    /// Over what is connected already. For fuzzing: a server that says anything.
+    pub async fn over(transport: impl Transport + 'static, settings: &Settings) -> Result<Self, WireError> {
+        Self::log_in_over(Box::pin(transport), settings).await
+    }
+
+    async fn log_in_over(mut io: Io, settings: &Settings) -> Result<Self, WireError> {
+        let address = &settings.address;
+        let mut reader = PacketReader::new(LOGIN_PACKET_BYTES_MAX);
         let first = reader.read(&mut io).await?;
         if first.first() == Some(&ERR) {
             return Err(error(first));
