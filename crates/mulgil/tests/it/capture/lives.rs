@@ -1,7 +1,7 @@
 //! Lives of mulgil that end at random moments or at failpoints, while clients write and the server dies now and then.
 
 use super::World;
-use super::database::Database;
+use super::database::{Database, Dialect};
 use super::workload;
 use crate::program::{journal_bytes, mulgil, text, until};
 use mulgil::failpoint::VARIABLE;
@@ -79,6 +79,8 @@ impl<'a> Lives<'a> {
                 let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
                 database.server().kill_hard().unwrap();
                 database.server().restart().unwrap();
+                // Nobody works but what is prepared, of clients that are gone.
+                end_prepared(&database);
                 drop(database);
                 self.until_commit(&mut child);
                 self.bury(child);
@@ -152,7 +154,7 @@ impl<'a> Clients<'a> {
         Self { database, enough: AtomicBool::new(false), n_scripts: AtomicU64::new(0), n_failed: AtomicU64::new(0) }
     }
 
-    pub fn work(&self, seed: u64, script: fn(super::database::Dialect, &mut StdRng) -> String) {
+    pub fn work(&self, seed: u64, script: fn(Dialect, &mut StdRng) -> String) {
         let mut random = StdRng::seed_from_u64(seed);
         while !self.enough.load(Ordering::SeqCst) {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +187,14 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Settles both tables of the workload and marks their end.
 pub fn finish(database: &Database) {
+    end_prepared(database);
     for table in workload::TABLES {
         database.sql(&workload::last_script(table)).unwrap();
+    }
+}
+
+fn end_prepared(database: &Database) {
+    if database.dialect() == Dialect::MariaDb {
+        database.sql(&workload::rollback(&database.sql("XA RECOVER").unwrap())).unwrap();
     }
 }

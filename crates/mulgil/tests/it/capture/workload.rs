@@ -48,7 +48,7 @@ const COLUMNS: [Column; 14] = [
     column("raw", ("bytea", "decode(md5(k::text), 'hex')"), ("varbinary(60)", "UNHEX(MD5(k))")),
     column("side", ("side", "(ARRAY['BUY', 'SELL'])[1 + k % 2]::side"), ("enum('BUY','SELL')", "ELT(1 + k % 2, 'BUY', 'SELL')")),
     column("big", ("numeric", "k / 7.0"), ("bigint unsigned", "18446744073709551615 - k")),
-    column("tag", ("uuid", "md5(k::text)::uuid"), ("uuid", "MD5(k)")),
+    column("tag", ("uuid", "md5(k::text)::uuid"), ("uuid", "INSERT(INSERT(MD5(k), 13, 1, '4'), 17, 1, '8')")),
     column("many", ("bigint[]", "ARRAY[k, NULL, k + 1]"), ("set('a','b','c')", "ELT(1 + k % 3, 'a', 'a,c', '')")),
 ];
 
@@ -81,13 +81,50 @@ fn create(dialect: Dialect, table: &str) -> String {
 
 /// One client's work: mostly a transaction.
 pub fn script(dialect: Dialect, random: &mut StdRng) -> String {
-    if random.random_range(0..30) == 0 {
-        return ddl(dialect, random);
+    match random.random_range(0..60) {
+        0 | 1 => return ddl(dialect, random),
+        2..4 => return own_kind(dialect, random),
+        _ => {}
     }
     let n = random.random_range(1..6);
     let statements: String = (0..n).map(|_| statement(dialect, random) + ";\n").collect();
     let end = if random.random_range(0..10) == 0 { "ROLLBACK" } else { "COMMIT" };
     format!("BEGIN;\n{statements}{end};\n")
+}
+
+/// What only one of them has: DDL within a transaction and within what of it is rolled back, one truncate of two tables; transactions
+/// that are prepared before they are committed, and one statement that deletes from two tables.
+fn own_kind(dialect: Dialect, random: &mut StdRng) -> String {
+    let (table, id, x) = (TABLES[random.random_range(0..TABLES.len())], random.random_range(0..IDS), random.random_range(0..3));
+    let mut rows = || insert(dialect, table, id, id + random.random_range(20..300));
+    match (dialect, id % 4) {
+        (Dialect::Postgres, 0) => format!("TRUNCATE {};\n", TABLES.join(", ")),
+        (Dialect::Postgres, _) => {
+            let add = format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS x{x} int DEFAULT {id}");
+            let [first, undone, between, last] = [(); 4].map(|()| rows());
+            format!(
+                "BEGIN; {first}; SAVEPOINT s; {add}; UPDATE {table} SET n = n + 1 WHERE id < 50; {undone}; ROLLBACK TO SAVEPOINT s; {between}; \
+                 ALTER TABLE {table} ADD COLUMN IF NOT EXISTS x{x} varchar(9) DEFAULT 'in'; {last}; \
+                 UPDATE {table} SET n = n + 1 WHERE id >= {id}; COMMIT;\n"
+            )
+        }
+        (Dialect::MariaDb, 0) => {
+            let [one, other] = TABLES;
+            format!("DELETE {one}, {other} FROM {one} JOIN {other} USING (id) WHERE {one}.id < {id};\n")
+        }
+        (Dialect::MariaDb, at) => {
+            let (name, end) = (format!("'{}'", copied(random)), if at == 1 { "ROLLBACK" } else { "COMMIT" });
+            let (rows, update) = (insert(dialect, table, id, id + 20), format!("UPDATE {table} SET n = n + 1 WHERE id < {id}"));
+            format!("XA START {name}; {rows}; {update}; XA END {name}; XA PREPARE {name}; XA {end} {name};\n")
+        }
+    }
+}
+
+/// Ends what a killed client or server has left prepared: it holds its locks for ever.
+pub fn rollback(prepared: &str) -> String {
+    // A line of `XA RECOVER` ends with the name.
+    let names = prepared.lines().filter_map(|line| line.rsplit('\t').next());
+    names.map(|name| format!("XA ROLLBACK '{name}';\n")).collect()
 }
 
 /// Touches every row, so that the log has each as it is after all DDL, and leaves a mark: the row -1.
