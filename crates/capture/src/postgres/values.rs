@@ -83,13 +83,20 @@ fn is_plain_decimal(text: &[u8]) -> bool {
     n_digits > 0 && n_points <= 1 && digits.last() != Some(&b'.')
 }
 
-fn hex(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
+/// What a digit stands for; [`NO_DIGIT`] for what is none.
+const DIGITS: [u8; 256] = {
+    let (mut digits, mut n) = ([NO_DIGIT; 256], 0);
+    while n < 16 {
+        digits[b"0123456789abcdef"[n] as usize] = n as u8;
+        digits[b"0123456789ABCDEF"[n] as usize] = n as u8;
+        n += 1;
     }
+    digits
+};
+const NO_DIGIT: u8 = 0xff;
+
+fn hex(byte: u8) -> Option<u8> {
+    Some(DIGITS[usize::from(byte)]).filter(|digit| *digit != NO_DIGIT)
 }
 
 /// `\x` and two digits a byte ("bytea Hex Format").
@@ -104,19 +111,15 @@ fn bytea(text: &[u8]) -> Option<Bytes> {
 
 /// `a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11`
 fn uuid(text: &[u8]) -> Option<[u8; 16]> {
-    if text.len() != 36 {
-        return None;
+    const BYTES_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let text: &[u8; 36] = text.try_into().ok()?;
+    let (mut uuid, mut seen) = ([0; 16], 0);
+    for (byte, at) in uuid.iter_mut().zip(BYTES_AT) {
+        let (high, low) = (DIGITS[usize::from(text[at])], DIGITS[usize::from(text[at + 1])]);
+        *byte = high << 4 | low & 15;
+        seen |= high | low;
     }
-    let mut uuid = [0; 16];
-    let (mut at, mut n) = (0, 0);
-    while n < 16 {
-        if matches!(n, 4 | 6 | 8 | 10) && text[at] == b'-' {
-            at += 1;
-        }
-        uuid[n] = hex(*text.get(at)?)? << 4 | hex(*text.get(at + 1)?)?;
-        (at, n) = (at + 2, n + 1);
-    }
-    (at == 36).then_some(uuid)
+    (seen < 16 && [8, 13, 18, 23].iter().all(|at| text[*at] == b'-')).then_some(uuid)
 }
 
 /// Reads `{1,NULL,"a \"b\""}` and `[0:1][1:2]={{…},{…}}` ("Arrays", section "Array Input and Output Syntax"). Lower bounds other than 1 are

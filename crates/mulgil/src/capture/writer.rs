@@ -39,6 +39,8 @@ pub struct ChangeWriter {
     rows: Vec<TableRows>,
     /// Schemas that the log has.
     learned: BTreeSet<(Topic, u32)>,
+    /// Of all changes of the last commit, encoded: about as much room the next one needs.
+    last_bytes: usize,
     /// Room for one record.
     key: Vec<u8>,
     value: Vec<u8>,
@@ -57,6 +59,7 @@ impl ChangeWriter {
             messages: Topic::new(&format!("{}.{MESSAGE}", capture.name))?,
             rows: of_ours.filter_map(|stream| TableRows::new(stream, plan, schemas).transpose()).collect::<Result<_>>()?,
             learned: BTreeSet::new(),
+            last_bytes: 0,
             key: Vec::new(),
             value: Vec::new(),
         })
@@ -77,7 +80,7 @@ impl ChangeWriter {
                     self.learn(&topic, change)?;
                     let at = topics.iter().position(|(t, _)| *t == topic).unwrap_or(topics.len());
                     if at == topics.len() {
-                        topics.push((topic, RecordsBuilder::new()));
+                        topics.push((topic, RecordsBuilder::with_capacity(if at == 0 { self.last_bytes } else { 0 })));
                     }
                     last = Some((shape, at));
                     at
@@ -89,6 +92,7 @@ impl ChangeWriter {
             self.encoder.encode(change, &mut self.value)?;
             topics[at].1.push(&self.key, &[], &self.value, EventTime(change.origin.committed_us), received);
         }
+        self.last_bytes = topics.iter().map(|(_, records)| records.size_bytes()).sum();
         let (mut commit, mut dealt, mut problems) = (Commit::default(), Vec::new(), Vec::new());
         for rows in &mut self.rows {
             let taken = rows.take(changes, received)?;
