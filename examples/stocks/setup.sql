@@ -25,6 +25,7 @@ END $$;
 ALTER ROLE mulgil PASSWORD :password;
 GRANT USAGE ON SCHEMA public TO mulgil;
 GRANT SELECT ON public.stock_trades TO mulgil;
+-- Only for allow_generate = true, in a database for trying things out: GRANT INSERT ON public.stock_trades TO mulgil;
 
 -- Made here, so that the role need not own the table. mulgil makes its replication slot, mulgil_exchange, by itself.
 DROP PUBLICATION IF EXISTS mulgil_exchange;

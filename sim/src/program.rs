@@ -60,7 +60,7 @@ impl Program {
         let ingest = LogIngest::new(&config, &plan, &folder.schemas, folder.log(), clock())?;
         // Viewers ask for the tick themselves.
         let (_, changed) = tokio::sync::watch::channel(0);
-        let feed = LogFeed::new(folder.log(), folder.readers.clone(), folder.epoch.clone(), changed);
+        let feed = LogFeed::new(&folder, &config, changed)?;
         let hub = Hub::new(Arc::new(feed), RING_BYTES);
         let decided = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
         let watch = folder.journal.watch();

@@ -73,7 +73,7 @@ impl Viewer {
         };
         let streams = self.streams.iter().filter_map(|s| program.hub.stream(s.as_str())).collect::<Vec<_>>();
         ensure!(streams.len() == self.streams.len(), "the server does not know all of {:?}", self.streams);
-        let spec = Spec { id: "v".to_owned(), streams, symbols: None, form: Form::Stream, start, from: None };
+        let spec = Spec { id: "v".to_owned(), streams, symbols: None, ops: None, form: Form::Stream, start, from: None };
         let (selection, recovered) = match Selection::open(&program.hub, spec) {
             Ok(opened) => opened,
             Err(mulgil_serve::live::selection::OpenError::Port(error)) => return Ok(Some(Lost::Refused(error.to_string()))),

@@ -95,6 +95,8 @@ pub enum StreamKind {
     Bar,
     /// One row is one alert.
     Alert,
+    /// One row is one change of a captured table, or a logical message (see `streams::changes`).
+    Change,
     /// Columns as declared, without further meaning.
     Plain,
 }

@@ -118,6 +118,27 @@ pub fn alerts(stream: Topic) -> Result<StreamSchema, SchemaError> {
     StreamSchema::new(stream, StreamKind::Alert, columns, "key", "event_time")
 }
 
+/// Changes of one captured table, as live clients read them: never stored in this form. `key` is the key of the row (the value itself where
+/// one column is the key, else a JSON array of texts, empty where there is none), `old_key` what it was before a change of the key,
+/// `committed` when the database committed it, `op` Debezium's letter, and `events` its JSON: one object or more, with commas between them.
+pub fn changes(stream: Topic) -> Result<StreamSchema, SchemaError> {
+    let columns = vec![
+        Column::required("key", ColumnType::Text),
+        Column::required("committed", ColumnType::Timestamp),
+        Column::required("op", ColumnType::Text),
+        Column::optional("old_key", ColumnType::Text),
+        Column::required("events", ColumnType::Text),
+    ];
+    StreamSchema::new(stream, StreamKind::Change, columns, "key", "committed")
+}
+
+/// Where the columns of [`changes`] stand.
+pub mod change_column {
+    pub const OP: usize = 2;
+    pub const OLD_KEY: usize = 3;
+    pub const EVENTS: usize = 4;
+}
+
 /// Input that could not be decoded. The record's value is the original bytes, untouched; reason, source, position and line travel as
 /// record headers, so this topic has no columns of its own.
 pub const DEAD_LETTERS: &str = "dead-letters";

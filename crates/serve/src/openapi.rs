@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document of everything this server answers.
 
 use crate::problem::{Problem, RowReport};
-use crate::rest::{alerts, generate, health, ingest, realtime, search, sql, streams};
+use crate::rest::{alerts, captures, generate, health, ingest, realtime, search, sql, streams};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 
@@ -9,12 +9,12 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 #[openapi(
     info(
         title = "mulgil",
-        description = "Market trades and payments, live and past. With keys configured, everything under /api and /metrics needs one: read for GET and SQL, ingest for rows, admin for the generator. Errors are problem documents (RFC 9457).",
+        description = "Market trades and payments, live and past. With keys configured, everything under /api and /metrics needs one: read for GET and SQL, ingest for rows, admin for the generator and for snapshots. Errors are problem documents (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
         generate::start, generate::status, generate::stop, generate::stop_by_post, search::search, realtime::realtime, alerts::anomaly,
-        alerts::latest, ingest::ingest, sql::sql, streams::list, health::live, health::ready, health::metrics,
+        alerts::latest, ingest::ingest, sql::sql, streams::list, captures::list, captures::snapshot, health::live, health::ready, health::metrics,
     ),
     components(schemas(Problem, RowReport)),
     security(("bearer" = []), ("api_key" = [])),

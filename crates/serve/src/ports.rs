@@ -1,4 +1,4 @@
-//! What serving needs from the rest of the program, as five small traits that the binary implements.
+//! What serving needs from the rest of the program, as six small traits that the binary implements.
 //!
 //! All of them are called concurrently from many connections. Nothing here retries: an error goes to the client, who decides.
 
@@ -24,6 +24,7 @@ pub struct Ports {
     pub ingest: Arc<dyn Ingest>,
     pub past: Arc<dyn Past>,
     pub generator: Arc<dyn Generator>,
+    pub captured: Arc<dyn Captured>,
     pub vitals: Arc<dyn Vitals>,
     /// Wall clock in microseconds since the epoch: for "the last 60 minutes" and for the receive time of ingested rows.
     pub clock: Clock,
@@ -145,7 +146,9 @@ pub struct SqlAnswer {
 
 /// The market simulator.
 pub trait Generator: Send + Sync {
-    /// Starts, or answers what already runs: starting twice does not make two.
+    /// Starts, or answers what already runs: starting twice does not make two. With `into`, `NotFound` when there is no such captured
+    /// database, `Forbidden` when the configuration or the database does not allow it, `Invalid` when its table cannot take trades, `Busy`
+    /// when it cannot be reached, and `Conflict` when a run goes somewhere else.
     fn start(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Started, PortError>>;
 
     /// The run with this id, or the latest. `NotFound` when there is none.
@@ -168,6 +171,8 @@ pub struct GenerateRequest {
     /// Share of trades that belong to an injected anomaly, 0 to 1.
     pub anomaly_share: Option<f64>,
     pub seed: Option<u64>,
+    /// The captured database whose table gets the trades (`exchange`, or `exchange.public.stock_trades`); none: the stream itself.
+    pub into: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -183,6 +188,9 @@ pub struct GeneratorStatus {
     pub symbols: Vec<String>,
     pub rate: f64,
     pub seed: u64,
+    /// `exchange.public.stock_trades`: the table that gets the trades; none: the stream itself.
+    pub into: Option<String>,
+    /// Committed, by the log or by the database.
     pub produced: u64,
     pub anomalies: u64,
     /// Microseconds since the epoch.
@@ -209,6 +217,57 @@ impl RunState {
             Self::Failed => "failed",
         }
     }
+}
+
+/// The captured databases.
+pub trait Captured: Send + Sync {
+    /// All of the configuration, by name. `Busy` while the program starts.
+    fn list(&self) -> Result<Vec<CaptureStatus>, PortError>;
+
+    /// Reads tables again while changes go on; answers when the source has taken it up, which is durable soon after, and reading takes as
+    /// long as it takes: see [`CaptureStatus`]. `NotFound` for an unknown source, `Conflict` while it does not stream, `Busy` when too many
+    /// wait, `Invalid` for tables or a filter that it cannot use.
+    fn snapshot(&self, request: SnapshotRequest) -> BoxFuture<'_, Result<(), PortError>>;
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaptureStatus {
+    pub source: String,
+    /// `postgres` or `mysql`
+    pub kind: &'static str,
+    /// As the configuration names them.
+    pub tables: Vec<String>,
+    /// `connecting`, `snapshot`, `streaming`, `waiting`, `refused` or `stopped`
+    pub state: &'static str,
+    /// Why it does not stream, in words; empty when it does.
+    pub detail: String,
+    pub since: AppendTime,
+    /// All up to here is durable, in this process's life; None before the first commit.
+    pub position: Option<String>,
+    pub n_changes: u64,
+    pub n_commits: u64,
+    pub n_failures: u64,
+    /// When the last change that was read was committed, by the database's clock.
+    pub committed: Option<EventTime>,
+    /// Written by the database and not read yet.
+    pub lag_bytes: Option<u64>,
+    /// What the database keeps for this source.
+    pub retained_bytes: Option<u64>,
+    pub wal_status: Option<String>,
+    pub safe_wal_bytes: Option<i64>,
+    /// Of the snapshot under way, or the last one.
+    pub snapshot_rows: u64,
+    pub snapshot_chunks_done: u64,
+    pub snapshot_chunks: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    pub source: String,
+    /// `public.stock_trades`; at least one.
+    pub tables: Vec<String>,
+    /// A condition on the rows, in the database's SQL.
+    pub filter: Option<String>,
 }
 
 /// How the program is.
@@ -279,6 +338,8 @@ impl PortError {
 pub enum PortErrorKind {
     NotFound,
     Invalid,
+    /// The configuration or somebody's rights do not allow it.
+    Forbidden,
     Conflict,
     /// Under back-pressure: try again soon.
     Busy,

@@ -91,6 +91,7 @@ impl From<PortError> for Problem {
         let (status, slug) = match error.kind {
             PortErrorKind::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             PortErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            PortErrorKind::Forbidden => (StatusCode::FORBIDDEN, "not-allowed"),
             PortErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
             PortErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             PortErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),

@@ -6,7 +6,7 @@ use crate::auth::{Door, Keyring, check_host, check_key};
 use crate::config::{Scope, ServeConfig, ServeError, Tls};
 use crate::ports::Ports;
 use crate::problem::Problem;
-use crate::rest::{alerts, generate, health, ingest, realtime, search, sql, streams};
+use crate::rest::{alerts, captures, generate, health, ingest, realtime, search, sql, streams};
 use crate::seat::Seat;
 use crate::{measure, openapi, pages};
 use axum::Router;
@@ -109,6 +109,8 @@ impl Server {
             .route("/api/v1/ingest/{stream}", with(Scope::Ingest, post(ingest::ingest)))
             .route("/api/v1/sql", with(Scope::Read, post(sql::sql)))
             .route("/api/v1/streams", with(Scope::Read, get(streams::list)))
+            .route("/api/v1/captures", with(Scope::Read, get(captures::list)))
+            .route("/api/v1/captures/{source}/snapshot", with(Scope::Admin, post(captures::snapshot)))
             .route("/metrics", with(Scope::Read, get(health::metrics)))
             .route("/health/live", get(health::live))
             .route("/health/ready", get(health::ready))

@@ -1,6 +1,10 @@
 //! The log as live clients read it.
 
+use super::changes::ChangeTopics;
+use crate::config::checked::Checked;
+use crate::pipeline::folder::Folder;
 use crate::pipeline::reader::StreamReader;
+use anyhow::Result;
 use mulgil_log::{Log, LogError, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
 use mulgil_model::rows::Rows;
@@ -13,6 +17,7 @@ use tokio::sync::watch;
 pub struct LogFeed {
     log: Arc<dyn Log>,
     streams: BTreeMap<Topic, (Arc<StreamReader>, u32)>,
+    changes: ChangeTopics,
     epoch: String,
     changed: watch::Receiver<u64>,
 }
@@ -22,9 +27,10 @@ pub const AHEAD_OF_CLOCK_MAX_US: i64 = 300_000_000;
 
 impl LogFeed {
     /// `changed` is ticked after each commit, see [`forward_commits`].
-    pub fn new(log: Arc<dyn Log>, streams: Vec<(Arc<StreamReader>, u32)>, epoch: String, changed: watch::Receiver<u64>) -> Self {
-        let streams = streams.into_iter().map(|(reader, n)| (reader.schema().stream.clone(), (reader, n))).collect();
-        Self { log, streams, epoch, changed }
+    pub fn new(folder: &Folder, config: &Checked, changed: watch::Receiver<u64>) -> Result<Self> {
+        let changes = ChangeTopics::new(folder.log(), Arc::clone(&folder.schemas), config)?;
+        let streams = folder.readers.iter().map(|(reader, n)| (reader.schema().stream.clone(), (Arc::clone(reader), *n)));
+        Ok(Self { log: folder.log(), streams: streams.collect(), changes, epoch: folder.epoch.clone(), changed })
     }
 
     fn reader(&self, stream: &Topic, partition: Partition) -> Result<&StreamReader, PortError> {
@@ -37,7 +43,8 @@ impl LogFeed {
 
 impl Feed for LogFeed {
     fn streams(&self) -> Vec<StreamInfo> {
-        self.streams.values().map(|(reader, n)| StreamInfo { schema: Arc::clone(reader.schema()), partitions: *n }).collect()
+        let rows = self.streams.values().map(|(reader, n)| StreamInfo { schema: Arc::clone(reader.schema()), partitions: *n });
+        rows.chain(self.changes.streams()).collect()
     }
 
     fn epoch(&self) -> &str {
@@ -45,18 +52,23 @@ impl Feed for LogFeed {
     }
 
     fn bounds(&self, stream: &Topic, partition: Partition) -> Result<Bounds, PortError> {
-        self.reader(stream, partition)?;
+        if !self.changes.has(stream, partition) {
+            self.reader(stream, partition)?;
+        }
         let at = TopicPartition::new(stream.clone(), partition);
         let seek = |to| self.log.seek(&at, to).map_err(log_error);
         Ok(Bounds { first: seek(Seek::First)?, next: seek(Seek::Next)? })
     }
 
     fn read(&self, stream: &Topic, partition: Partition, from: ReadFrom, max_rows: usize) -> Result<Rows, PortError> {
-        let reader = self.reader(stream, partition)?;
         let offset = match from {
             ReadFrom::Offset(offset) => offset,
             ReadFrom::Time(time) => self.offset_at(stream, partition, time)?,
         };
+        if self.changes.has(stream, partition) {
+            return self.changes.read(stream, offset, max_rows);
+        }
+        let reader = self.reader(stream, partition)?;
         reader.read(partition, offset, max_rows).map_err(|error| match error.downcast::<LogError>() {
             Ok(error) => log_error(error),
             Err(error) => PortError::new(PortErrorKind::Internal, format!("{error:#}")),

@@ -1,39 +1,39 @@
-//! The market simulator as a source: trades of a seeded random walk, committed as they happen.
+//! The market simulator as a source: trades of a seeded random walk, started and stopped on demand.
 
 use super::ingest::writer_into;
+use super::inserts::Target;
+use super::producer::{Ends, IntoLog, Producer, Wanted};
 use crate::config::checked::SimulatorPlan;
-use crate::pipeline::recent::Recent;
 use crate::pipeline::running::Running;
 use crate::pipeline::stop::Stop;
-use crate::pipeline::writer::StreamWriter;
 use anyhow::{Context, Result};
-use arrow::array::{Array, RecordBatch};
 use futures::{FutureExt, future::BoxFuture};
 use mulgil_connect::sources::simulator::{Hours, Simulator, SimulatorConfig};
-use mulgil_log::{Advance, Commit, Log, LogError, Owner};
+use mulgil_log::Owner;
 use mulgil_model::ids::{Partition, TopicPartition};
-use mulgil_model::position::Position;
-use mulgil_model::time::{EventTime, ReceiveTime};
+use mulgil_model::schema::{StreamKind, StreamSchema};
+use mulgil_model::time::EventTime;
 use mulgil_serve::ports::{GenerateRequest, Generator, GeneratorStatus, PortError, PortErrorKind, RunState, Started};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// How often trades are committed: what a client waits for at most, before the disk.
-const BEAT: Duration = Duration::from_millis(20);
-
-/// Trades of one commit at most.
-const BATCH_ROWS: usize = 20_000;
+use tokio::sync::oneshot;
 
 /// What the generator may be asked for: more than any disk takes.
 const RATE_MAX: f64 = 5_000_000.0;
 
-const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
+/// Whether the run could begin, or why not.
+type Opened = oneshot::Receiver<Result<(), PortError>>;
+
+enum Begun {
+    Fresh(GeneratorStatus, Opened),
+    Before(GeneratorStatus),
+}
 
 /// Starts and stops runs of the simulator; at most one run per configured source.
 pub struct Market {
     running: Arc<Running>,
     runs: Mutex<Vec<Run>>,
+    starting: Mutex<()>,
 }
 
 struct Run {
@@ -43,22 +43,15 @@ struct Run {
     thread: Option<JoinHandle<()>>,
 }
 
-/// When a run ends by itself.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ends {
-    after: Option<Duration>,
-    count: Option<u64>,
-}
-
 impl Market {
     pub fn new(running: Arc<Running>) -> Self {
-        Self { running, runs: Mutex::default() }
+        Self { running, runs: Mutex::default(), starting: Mutex::default() }
     }
 
     /// Starts the sources that the configuration wants running.
     pub fn start_configured(&self) -> Result<()> {
         for plan in self.running.config.simulators.iter().filter(|p| p.start) {
-            self.begin(plan.clone(), Ends::default()).with_context(|| format!("[source.{}]", plan.name))?;
+            self.begin(plan.clone(), Ends::default(), None).with_context(|| format!("[source.{}]", plan.name))?;
         }
         Ok(())
     }
@@ -69,47 +62,77 @@ impl Market {
         runs.iter_mut().filter_map(|run| run.thread.take()).for_each(|thread| drop(thread.join()));
     }
 
-    fn begin(&self, plan: SimulatorPlan, ends: Ends) -> Result<GeneratorStatus> {
+    /// A second start changes nothing, but for one that wants the trades elsewhere.
+    fn begin_or_find(&self, plan: SimulatorPlan, ends: Ends, target: Option<Target>) -> Result<Begun, PortError> {
+        let _one_at_a_time = lock(&self.starting);
+        let under_way = lock(&self.runs).iter().map(|run| lock(&run.status).clone()).find(|s| s.state == RunState::Running);
+        let Some(status) = under_way else {
+            let begun = self.begin(plan, ends, target).map_err(|e| PortError::new(PortErrorKind::Invalid, format!("{e:#}")))?;
+            return Ok(Begun::Fresh(begun.0, begun.1));
+        };
+        let wanted = target.as_ref().map(Target::name);
+        if status.into == wanted {
+            return Ok(Begun::Before(status));
+        }
+        let place = |into: Option<String>| into.unwrap_or_else(|| "the stream".to_owned());
+        let detail = format!("a run puts trades into {}: stop it before one into {}", place(status.into), place(wanted));
+        Err(PortError::new(PortErrorKind::Conflict, detail))
+    }
+
+    /// What runs now, and whether its way is open, as soon as that is known.
+    fn begin(&self, plan: SimulatorPlan, ends: Ends, into: Option<Target>) -> Result<(GeneratorStatus, Opened)> {
         let started = (self.running.clock)().0;
-        let schema = self.running.config.streams.iter().find(|s| s.schema.stream == plan.stream).map(|s| Arc::clone(&s.schema));
-        let schema = schema.with_context(|| format!("there is no stream '{}'", plan.stream))?;
         let config = simulator_config(&plan, started);
         let symbols = config.validate()?.iter().map(|i| i.symbol.to_owned()).collect();
-        let simulator = Simulator::new(&config, schema)?;
-        let writer = writer_into(&self.running.plan, &self.running.folder.schemas, &plan.stream)?;
         let status = Arc::new(Mutex::new(GeneratorStatus {
             id: format!("{}-{started}", plan.name),
             state: RunState::Running,
             symbols,
             rate: plan.rate,
             seed: config.seed,
+            into: into.as_ref().map(Target::name),
             produced: 0,
             anomalies: 0,
             started,
             ended: None,
             detail: String::new(),
         }));
-        let stop = Stop::default();
-        let producer = Producer {
-            log: self.running.folder.log(),
-            simulator,
-            writer,
-            recent: Arc::clone(&self.running.folder.recent),
-            source: source(&plan)?,
-            at: at(&plan),
-            started,
-            ends,
-            status: Arc::clone(&status),
+        let (schema, wanted) = match into {
+            Some(target) => (Target::schema(target.stream())?, Wanted::Table(target)),
+            None => self.into_log(&plan, started)?,
         };
-        let (clock, asked) = (Arc::clone(&self.running.clock), stop.clone());
-        let body = move || producer.run(&clock, &asked);
+        let simulator = Simulator::new(&config, schema)?;
+        let (opened, is_open) = oneshot::channel();
+        let (clock, stop, name) = (Arc::clone(&self.running.clock), Stop::default(), plan.name.clone());
+        let (asked, told) = (stop.clone(), Arc::clone(&status));
+        let body = move || match wanted.open() {
+            Ok(way) => {
+                // Whoever asked may be gone; the run is there to be asked about.
+                opened.send(Ok(())).ok();
+                Producer { name, simulator, way, started, ends, status: told }.run(&clock, &asked);
+            }
+            Err(error) => {
+                let mut status = lock(&told);
+                (status.state, status.ended, status.detail) = (RunState::Failed, Some(clock().0), error.detail.clone());
+                drop(status);
+                opened.send(Err(error)).ok();
+            }
+        };
         let thread =
             std::thread::Builder::new().name(format!("source-{}", plan.name)).spawn(body).context("cannot start the simulator's thread")?;
         let now = lock(&status).clone();
         let mut runs = lock(&self.runs);
         runs.retain(|run| run.plan.name != plan.name || lock(&run.status).state == RunState::Running);
         runs.push(Run { plan, status, stop, thread: Some(thread) });
-        Ok(now)
+        Ok((now, is_open))
+    }
+
+    fn into_log(&self, plan: &SimulatorPlan, started: i64) -> Result<(Arc<StreamSchema>, Wanted)> {
+        let schema = self.running.config.streams.iter().find(|s| s.schema.stream == plan.stream).map(|s| Arc::clone(&s.schema));
+        let schema = schema.with_context(|| format!("there is no stream '{}'", plan.stream))?;
+        let writer = writer_into(&self.running.plan, &self.running.folder.schemas, &plan.stream)?;
+        let (log, recent) = (self.running.folder.log(), Arc::clone(&self.running.folder.recent));
+        Ok((schema, Wanted::Log(IntoLog { log, writer, recent, source: source(plan)?, at: at(plan), started })))
     }
 
     /// The plan that a request is about: the first simulator of the configuration, or one for the first stream of trades.
@@ -117,7 +140,7 @@ impl Market {
         let config = &self.running.config;
         let first = config.simulators.first().cloned();
         let of_stream = || {
-            config.streams.iter().find(|s| s.schema.kind == mulgil_model::schema::StreamKind::Trade).map(|s| SimulatorPlan {
+            config.streams.iter().find(|s| s.schema.kind == StreamKind::Trade).map(|s| SimulatorPlan {
                 name: "market".to_owned(),
                 stream: s.schema.stream.clone(),
                 start: false,
@@ -158,12 +181,14 @@ impl Generator for Market {
     fn start(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Started, PortError>> {
         async move {
             let plan = self.plan(&request)?;
-            let under_way = lock(&self.runs).iter().map(|run| lock(&run.status).clone()).find(|s| s.state == RunState::Running);
-            if let Some(status) = under_way {
-                return Ok(Started { status, already_running: true });
-            }
-            let status = self.begin(plan, Ends { after: request.duration, count: request.count });
-            let status = status.map_err(|e| PortError::new(PortErrorKind::Invalid, format!("{e:#}")))?;
+            let target = request.into.as_deref().map(|into| Target::find(&self.running.config, into)).transpose()?;
+            let ends = Ends { after: request.duration, count: request.count };
+            let (status, is_open) = match self.begin_or_find(plan, ends, target)? {
+                Begun::Fresh(status, is_open) => (status, is_open),
+                Begun::Before(status) => return Ok(Started { status, already_running: true }),
+            };
+            let broke = |_| Err(PortError::new(PortErrorKind::Internal, "the simulator's thread broke"));
+            is_open.await.unwrap_or_else(broke)?;
             Ok(Started { status, already_running: false })
         }
         .boxed()
@@ -214,92 +239,6 @@ fn simulator_config(plan: &SimulatorPlan, start: i64) -> SimulatorConfig {
         hours: if plan.always_open { Hours::Always } else { Hours::Session },
         ..SimulatorConfig::default()
     }
-}
-
-/// One run on its thread.
-struct Producer {
-    log: Arc<dyn Log>,
-    simulator: Simulator,
-    writer: StreamWriter,
-    recent: Arc<Recent>,
-    source: Owner,
-    at: TopicPartition,
-    started: i64,
-    ends: Ends,
-    status: Arc<Mutex<GeneratorStatus>>,
-}
-
-impl Producer {
-    fn run(mut self, clock: &mulgil_log::Clock, stop: &Stop) {
-        let result = self.produce(clock, stop);
-        let mut status = lock(&self.status);
-        status.ended = Some(clock().0);
-        status.state = match &result {
-            Ok(true) => RunState::Finished,
-            Ok(false) => RunState::Stopped,
-            Err(_) => RunState::Failed,
-        };
-        if let Err(error) = result {
-            status.detail = format!("{error:#}");
-            tracing::error!(source = self.source.as_str(), error = format!("{error:#}"), "the simulator failed");
-        }
-    }
-
-    /// True when the run came to its own end.
-    fn produce(&mut self, clock: &mulgil_log::Clock, stop: &Stop) -> Result<bool> {
-        let until_us = self.ends.after.map(|d| self.started.saturating_add(crate::pipeline::plan::micros(d)));
-        let mut produced = 0u64;
-        loop {
-            let now = clock().0;
-            let left = self.ends.count.map_or(u64::MAX, |n| n - produced);
-            let until = until_us.map_or(now, |end| now.min(end));
-            let batch = self.simulator.next_until(EventTime(until), BATCH_ROWS.min(usize::try_from(left).unwrap_or(usize::MAX)));
-            produced += batch.num_rows() as u64;
-            if batch.num_rows() > 0 && !self.commit(&batch, produced, ReceiveTime(now), stop)? {
-                return Ok(false);
-            }
-            if self.ends.count == Some(produced) || until_us.is_some_and(|end| now >= end) && batch.num_rows() == 0 {
-                return Ok(true);
-            }
-            // A full batch means that more is due already.
-            if batch.num_rows() < BATCH_ROWS && stop.wait(BEAT) || stop.asked() {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Commits, waiting out a full disk; false when told to stop meanwhile.
-    fn commit(&mut self, batch: &RecordBatch, produced: u64, received: ReceiveTime, stop: &Stop) -> Result<bool> {
-        let position = Position::new(u64::try_from(self.started).unwrap_or(0), produced);
-        let progress = vec![Advance { owner: self.source.clone(), partition: self.at.clone(), position }];
-        let (appends, dealt) = self.writer.deal(batch, received)?;
-        let commit = Commit { appends, progress };
-        loop {
-            match self.log.commit(commit.clone()) {
-                Ok(committed) => {
-                    self.recent.keep(dealt, &committed);
-                    break;
-                }
-                Err(error @ LogError::DiskFull { .. }) => {
-                    lock(&self.status).detail = error.to_string();
-                    if stop.wait(DISK_FULL_WAIT) {
-                        return Ok(false);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        mulgil_disk::failpoint::here("simulator.after-commit");
-        let mut status = lock(&self.status);
-        status.detail.clear();
-        status.produced = produced;
-        status.anomalies += n_labelled(batch);
-        Ok(true)
-    }
-}
-
-fn n_labelled(batch: &RecordBatch) -> u64 {
-    batch.column_by_name("label").map_or(0, |labels| (labels.len() - labels.null_count()) as u64)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

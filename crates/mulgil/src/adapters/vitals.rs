@@ -1,6 +1,6 @@
 //! How the program is: readiness judged by data that moves, and the lag of every hop from the row's own time.
 
-use crate::capture::captures::Captures;
+use super::captured::Started;
 use crate::capture::supervisor::{Seen, State};
 use crate::pipeline::running::Running;
 use mulgil_log::{Log as _, Seek};
@@ -9,7 +9,7 @@ use mulgil_model::time::AppendTime;
 use mulgil_serve::ports::{Check, HopLag, Readiness, Vitals};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows that may wait for a shard or the history before it counts as behind; less is the normal beat of batches.
 const BACKLOG_ROWS_MAX: u64 = 200_000;
@@ -22,7 +22,7 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 
 pub struct PipelineVitals {
     running: Arc<Running>,
-    captures: OnceLock<Arc<Captures>>,
+    captures: Started,
     sampled: Mutex<Sampled>,
     /// Rows of trades and other input so far, for the status line.
     pub n_input_rows: AtomicU64,
@@ -37,13 +37,8 @@ struct Sampled {
 }
 
 impl PipelineVitals {
-    pub fn new(running: Arc<Running>) -> Self {
-        Self { running, captures: OnceLock::new(), sampled: Mutex::default(), n_input_rows: AtomicU64::new(0) }
-    }
-
-    /// Sources join when they are started, which is after the server is.
-    pub fn watch_captures(&self, captures: &Arc<Captures>) {
-        self.captures.set(Arc::clone(captures)).ok();
+    pub fn new(running: Arc<Running>, captures: Started) -> Self {
+        Self { running, captures, sampled: Mutex::default(), n_input_rows: AtomicU64::new(0) }
     }
 
     /// Takes figures for metrics, readiness and lag; called once a second.
@@ -161,8 +156,8 @@ impl PipelineVitals {
     }
 
     fn publish_captures(&self, now: i64) {
-        for (source, seen) in self.captures.get().into_iter().flat_map(|captures| captures.seen()) {
-            let labels = [("source", source.to_owned())];
+        for (plan, seen) in self.captures.get().into_iter().flat_map(|captures| captures.seen()) {
+            let labels = [("source", plan.name.clone())];
             metrics::gauge!("mulgil_capture_up", &labels).set(f64::from(u8::from(seen.state == State::Running)));
             metrics::counter!("mulgil_capture_changes_total", &labels).absolute(seen.n_changes);
             metrics::counter!("mulgil_capture_commits_total", &labels).absolute(seen.n_commits);
@@ -232,7 +227,7 @@ impl PipelineVitals {
         let kept: u64 = self.running.folder.history.stats().iter().map(|s| s.file_rows + s.tail_rows as u64).sum();
         let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail, since: None };
         let captured = self.captures.get().into_iter().flat_map(|captures| captures.seen());
-        let captured: Vec<Check> = captured.map(|(source, seen)| Self::capture_check(source, &seen, now)).collect();
+        let captured: Vec<Check> = captured.map(|(plan, seen)| Self::capture_check(&plan.name, &seen, now)).collect();
         let mut checks = vec![
             check(
                 "log",

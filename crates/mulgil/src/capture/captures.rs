@@ -1,22 +1,51 @@
 //! All captured databases of the configuration, started and stopped together; each works on its own.
 
+use super::condition;
 use super::opening;
-use super::supervisor::{Seen, Status, Supervisor};
+use super::supervisor::{Seen, State, Status, Supervisor};
 use super::writer::ChangeWriter;
+use crate::config::captured::CapturePlan;
 use crate::config::checked::Checked;
 use crate::pipeline::folder::Folder;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::tasks::Tasks;
 use anyhow::{Context, Result};
-use mulgil_capture::source::SnapshotRequest;
+use mulgil_capture::source::{Phase, SnapshotRequest};
 use mulgil_log::Clock;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// How long a source may take to take up a snapshot: it is asked between two batches.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
 pub struct Captures {
-    sources: Vec<(String, Arc<Status>)>,
+    sources: Vec<Captured>,
     tasks: Mutex<Tasks>,
+}
+
+struct Captured {
+    plan: CapturePlan,
+    status: Arc<Status>,
+}
+
+/// Why a snapshot was not taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotRefused {
+    #[error("there is no captured database '{0}': see GET /api/v1/captures")]
+    Unknown(String),
+    #[error("{source_name} does not stream now, it is {state}: ask again when it streams")]
+    NotStreaming { source_name: String, state: &'static str },
+    #[error("{0} has as many snapshots waiting as it takes: try again later")]
+    Busy(String),
+    #[error("{0} was interrupted: ask again")]
+    Interrupted(String),
+    #[error("{0} has not answered within {within} s, and may yet take it up: see GET /api/v1/captures", within = ANSWER_WITHIN.as_secs())]
+    Silent(String),
+    /// What the source has against it, or what is wrong with the filter.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl Captures {
@@ -37,7 +66,7 @@ impl Captures {
                 status: Arc::clone(&status),
             };
             tasks.spawn(&format!("capture-{}", capture.name), move |stop| supervisor.run(stop))?;
-            sources.push((capture.name.clone(), status));
+            sources.push(Captured { plan: capture.clone(), status });
         }
         Ok(Self { sources, tasks: Mutex::new(tasks) })
     }
@@ -47,18 +76,28 @@ impl Captures {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).join()
     }
 
-    pub fn seen(&self) -> impl Iterator<Item = (&str, Seen)> {
-        self.sources.iter().map(|(name, status)| (name.as_str(), status.seen()))
+    pub fn seen(&self) -> impl Iterator<Item = (&CapturePlan, Seen)> {
+        self.sources.iter().map(|s| (&s.plan, s.status.seen()))
     }
 
     /// Asks a source to read tables again while it streams; answers when the source has taken it up.
-    pub async fn snapshot(&self, source: &str, tables: Vec<String>, filter: Option<String>) -> Result<(), String> {
-        let status = self.sources.iter().find(|(name, _)| name == source).map(|(_, status)| status);
-        let status = status.ok_or_else(|| format!("there is no captured database '{source}'"))?;
-        let requests = status.requests().ok_or_else(|| format!("{source} is not connected now: try again when it is"))?;
+    pub async fn snapshot(&self, source: &str, tables: Vec<String>, filter: Option<String>) -> Result<(), SnapshotRefused> {
+        let found = self.sources.iter().find(|s| s.plan.name == source);
+        let status = &found.ok_or_else(|| SnapshotRefused::Unknown(source.to_owned()))?.status;
+        if let Some(filter) = &filter {
+            condition::check(filter).map_err(|why| SnapshotRefused::Unfit(format!("the filter {why}")))?;
+        }
+        let name = || source.to_owned();
+        let seen = status.seen();
+        let (state, phase) = (seen.state, seen.health.phase);
+        let requests = status.requests().filter(|_| state == State::Running && phase == Phase::Streaming);
+        let requests = requests.ok_or_else(|| SnapshotRefused::NotStreaming { source_name: name(), state: state.name(phase) })?;
         let (accepted, answer) = oneshot::channel();
-        let busy = |_| format!("{source} has as many snapshots waiting as it takes: try again later");
-        requests.try_send(SnapshotRequest { tables, filter, accepted }).map_err(busy)?;
-        answer.await.unwrap_or_else(|_| Err(format!("{source} was interrupted: ask again")))
+        requests.try_send(SnapshotRequest { tables, filter, accepted }).map_err(|_| SnapshotRefused::Busy(name()))?;
+        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+            Ok(Ok(answer)) => answer.map_err(SnapshotRefused::Unfit),
+            Ok(Err(_)) => Err(SnapshotRefused::Interrupted(name())),
+            Err(_) => Err(SnapshotRefused::Silent(name())),
+        }
     }
 }

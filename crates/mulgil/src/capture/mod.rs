@@ -1,6 +1,7 @@
 //! Captured databases: their changes into the log, each exactly once. Reading order is the way of a change.
 
 pub mod captures;
+pub mod condition;
 pub mod opening;
 pub mod supervisor;
 

@@ -1,6 +1,6 @@
-//! `mulgil capture`: where captured databases are, and the decision to begin one anew.
+//! `mulgil capture`: where captured databases are, tables that are read again, and the decision to begin one anew.
 
-use super::Where;
+use super::{Where, remote};
 use crate::capture::notes::Notes;
 use crate::config::load;
 use crate::pipeline::clock;
@@ -25,6 +25,18 @@ enum CaptureCommand {
         #[command(flatten)]
         at: Where,
     },
+    /// Read tables again while a running mulgil captures them: their rows come as changes with op `r`, among the others.
+    Snapshot {
+        source: String,
+        /// With their schema: public.stock_trades.
+        #[arg(required = true)]
+        tables: Vec<String>,
+        /// Only rows that fulfil this condition, in the database's SQL: "price > 10".
+        #[arg(long)]
+        filter: Option<String>,
+        #[command(flatten)]
+        at: Where,
+    },
     /// Let a captured database begin anew at the next start: its place is forgotten, what was captured stays.
     ///
     /// For when the database no longer has the changes behind the place (slot dropped, binlog purged, another server). What happened there in
@@ -39,6 +51,7 @@ enum CaptureCommand {
 pub fn capture(args: &CaptureArgs) -> Result<()> {
     match &args.command {
         CaptureCommand::Ls { at } => ls(at),
+        CaptureCommand::Snapshot { source, tables, filter, at } => snapshot(source, tables, filter.as_deref(), at),
         CaptureCommand::Forget { source, at } => forget(source, at),
     }
 }
@@ -55,6 +68,16 @@ fn ls(at: &Where) -> Result<()> {
             None => writeln!(out, "{source:<24} begins anew")?,
         }
     }
+    Ok(())
+}
+
+fn snapshot(source: &str, tables: &[String], filter: Option<&str>, at: &Where) -> Result<()> {
+    let dir = load(at)?.log.dir;
+    let nobody = || format!("no mulgil runs on {}: snapshots are asked for while it captures", dir.display());
+    let url = remote::running_at(&dir).with_context(nobody)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")?;
+    runtime.block_on(remote::snapshot(&url, source, tables, filter))?;
+    println!("{source} reads {} again; {url}/api/v1/captures says how far it has come", tables.join(", "));
     Ok(())
 }
 

@@ -121,7 +121,7 @@ fn cat(topic: &str, at: &Where, partition: Option<u32>, from: Option<&str>, n_ro
     if let Some(wanted) = partition {
         partitions.retain(|p| p.0 == wanted);
     }
-    let schemas = Schemas::read(&journal)?;
+    let schemas = Arc::new(Schemas::read(&journal)?);
     let mut printer = Printer::new(&load(at)?, &schemas, &topic)?;
     let mut left = n_rows;
     for partition in partitions {
@@ -157,19 +157,19 @@ fn start(journal: &Journal, at: &TopicPartition, from: Option<&str>) -> Result<O
 
 /// Prints records as JSON: rows of a stream that the configuration knows, changes of a captured table as Debezium writes them, else the
 /// record's value as text.
-enum Printer<'a> {
+enum Printer {
     Rows(RowDecoder),
-    Changes(DebeziumReader<'a>),
+    Changes(Box<DebeziumReader>),
     Bytes,
 }
 
-impl<'a> Printer<'a> {
-    fn new(config: &Checked, schemas: &'a Schemas, topic: &Topic) -> Result<Self> {
+impl Printer {
+    fn new(config: &Checked, schemas: &Arc<Schemas>, topic: &Topic) -> Result<Self> {
         let plan = crate::pipeline::plan::Plan::new(config)?;
         let schema = plan.streams.iter().map(|s| &s.schema).find(|s| s.stream == *topic);
         Ok(match schema {
             Some(schema) => Self::Rows(schemas.decoder(schema)?),
-            None if schemas.are_changes(topic) => Self::Changes(DebeziumReader::new(schemas, topic)),
+            None if schemas.are_changes(topic) => Self::Changes(Box::new(DebeziumReader::new(Arc::clone(schemas), topic))),
             None => Self::Bytes,
         })
     }
@@ -185,8 +185,9 @@ impl<'a> Printer<'a> {
                 lines.push_str("}\n");
             }
             Self::Changes(reader) => {
-                let events =
-                    reader.events(record.value, record.receive_time).with_context(|| format!("the change at {}", record.offset))?;
+                let place = || format!("the change at {}", record.offset);
+                let change = reader.change(record.value).with_context(place)?;
+                let events = reader.events(&change, record.receive_time).with_context(place)?;
                 for event in events.iter() {
                     let text = |bytes: Option<&[u8]>| bytes.map_or_else(|| "null".into(), |b| String::from_utf8_lossy(b).into_owned());
                     lines.push_str(&format!("{head}\"key\":{},\"value\":{}}}\n", text(event.key), text(event.value)));

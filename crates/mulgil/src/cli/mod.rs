@@ -47,7 +47,7 @@ pub enum Command {
     Log(log::LogArgs),
     /// Look at input that could not be read, and try it again.
     Dlq(dlq::DlqArgs),
-    /// Look at where captured databases are, or begin one anew.
+    /// Look at where captured databases are, read tables again, or begin one anew.
     Capture(capture::CaptureArgs),
     /// Write simulated trades to a file.
     Simulate(simulate::SimulateArgs),

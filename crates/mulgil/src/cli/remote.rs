@@ -1,6 +1,6 @@
 //! A mulgil that is running on a data folder, asked over HTTP.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::io::Write;
 use std::path::Path;
 
@@ -36,17 +36,7 @@ fn with_key(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
 pub async fn query(url: &str, sql: &str, format: &str, out: Option<&Path>) -> Result<u64> {
     let remote_format = if format == "table" { "csv" } else { format };
     let body = serde_json::json!({ "sql": sql, "format": remote_format });
-    let request = with_key(reqwest::Client::new().post(format!("{url}/api/v1/sql")))
-        .header("content-type", "application/json")
-        .body(body.to_string());
-    let answer = request.send().await.with_context(|| format!("cannot reach the mulgil that runs on this folder at {url}"))?;
-    let status = answer.status();
-    let text = answer.text().await.context("the answer broke off")?;
-    if !status.is_success() {
-        let detail = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["detail"].as_str().map(str::to_owned));
-        let hint = if status.as_u16() == 401 { format!(" (set {KEY_VARIABLE})") } else { String::new() };
-        bail!("{}{hint}", detail.unwrap_or_else(|| format!("{url} answered {status}")));
-    }
+    let text = post(url, "api/v1/sql", &body).await?;
     let shown = match format {
         "table" => table(&text)?,
         "json" => lines(&text)?,
@@ -57,6 +47,35 @@ pub async fn query(url: &str, sql: &str, format: &str, out: Option<&Path>) -> Re
         None => std::io::stdout().lock().write_all(shown.as_bytes())?,
     }
     Ok(shown.lines().count() as u64)
+}
+
+/// Asks a captured database there to read tables again.
+pub async fn snapshot(url: &str, source: &str, tables: &[String], filter: Option<&str>) -> Result<()> {
+    let mut body = serde_json::json!({ "tables": tables });
+    if let Some(filter) = filter {
+        body["filter"] = filter.into();
+    }
+    let mut address = reqwest::Url::parse(url).context("the address of the running mulgil cannot be read")?;
+    address
+        .path_segments_mut()
+        .map_err(|()| anyhow!("the address of the running mulgil has no path"))?
+        .extend(["api", "v1", "captures", source, "snapshot"]);
+    post(url, address.path().trim_start_matches('/'), &body).await.map(drop)
+}
+
+/// The text of a good answer; what is wrong, in the server's words, with any other.
+async fn post(url: &str, path: &str, body: &serde_json::Value) -> Result<String> {
+    let request = with_key(reqwest::Client::new().post(format!("{url}/{path}")));
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    let answer = request.send().await.with_context(|| format!("cannot reach the mulgil that runs on this folder at {url}"))?;
+    let status = answer.status();
+    let text = answer.text().await.context("the answer broke off")?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    let detail = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["detail"].as_str().map(str::to_owned));
+    let hint = if status.as_u16() == 401 { format!(" (set {KEY_VARIABLE})") } else { String::new() };
+    bail!("{}{hint}", detail.unwrap_or_else(|| format!("{url} answered {status}")))
 }
 
 /// The server's JSON document as one object per line, each as it came: numbers keep their digits.

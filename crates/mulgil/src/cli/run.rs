@@ -1,6 +1,7 @@
 //! `mulgil run`: the whole program, with its server, until it is told to stop.
 
 use super::{Where, remote};
+use crate::adapters::captured::{CapturedDatabases, Started};
 use crate::adapters::feed::{LogFeed, forward_commits};
 use crate::adapters::generator::Market;
 use crate::adapters::ingest::LogIngest;
@@ -48,7 +49,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     greet(&running, &served);
     market.start_configured()?;
     let captures = running.start_captures()?;
-    served.vitals.watch_captures(&captures);
+    served.captures.set(Arc::clone(&captures)).ok();
     let stop = on_signal(&served.threads, &running.ended);
     reload_on_hangup(&served.threads, &running, args.at);
     show_status(&running, &served, &stop);
@@ -72,6 +73,7 @@ pub struct Served {
     pub threads: Runtime,
     queries: Runtime,
     pub vitals: Arc<PipelineVitals>,
+    pub captures: Started,
     stop: Stop,
     server: tokio::task::JoinHandle<Result<()>>,
     dir: std::path::PathBuf,
@@ -121,14 +123,16 @@ impl ServerSetup {
         let (ticks, changed) = watch::channel(0);
         let stop = Stop::default();
         threads.spawn(forward_commits(running.folder.log(), ticks, stop.clone()));
-        let vitals = Arc::new(PipelineVitals::new(Arc::clone(running)));
+        let captures = Started::default();
+        let vitals = Arc::new(PipelineVitals::new(Arc::clone(running), Arc::clone(&captures)));
         let folder = &running.folder;
         let clock = Arc::clone(&running.clock);
         let ports = Ports {
-            feed: Arc::new(LogFeed::new(folder.log(), folder.readers.clone(), folder.epoch.clone(), changed)),
+            feed: Arc::new(LogFeed::new(folder, &running.config, changed)?),
             ingest: Arc::new(LogIngest::new(&running.config, &running.plan, &folder.schemas, folder.log(), clock())?),
             past: Arc::new(HistoryPast::new(Arc::clone(&folder.history), queries.handle().clone(), query_limits(&running.config))),
             generator: Arc::clone(market) as _,
+            captured: Arc::new(CapturedDatabases(Arc::clone(&captures))),
             vitals: Arc::clone(&vitals) as _,
             clock: Arc::new(move || clock().0),
             metrics,
@@ -144,7 +148,7 @@ impl ServerSetup {
             result.context("the server")
         });
         remote::announce(&folder.dir, &url)?;
-        Ok(Served { url, threads, queries, vitals, stop, server, dir: folder.dir.clone() })
+        Ok(Served { url, threads, queries, vitals, captures, stop, server, dir: folder.dir.clone() })
     }
 }
 

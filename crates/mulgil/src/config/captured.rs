@@ -28,6 +28,8 @@ pub struct CapturePlan {
     /// None: none are sent.
     pub heartbeat: Option<Duration>,
     pub signals: Option<String>,
+    /// The generator may put trades into its tables.
+    pub allow_generate: bool,
     pub filter: FilterPlan,
 }
 
@@ -86,6 +88,7 @@ impl CapturePlan {
             snapshot: snapshot(name, s.snapshot.as_deref())?,
             heartbeat,
             signals: s.signals.clone(),
+            allow_generate: s.allow_generate.unwrap_or(false),
             filter: FilterPlan::new(name, s)?,
         };
         for table in &plan.tables {

@@ -113,6 +113,10 @@ mod tests {
             expect![[r#"[source.s] slot is a key of type = "postgres""#]],
         );
         check(
+            "[source.s]\ntype = \"mysql\"\nurl = \"env:U\"\ntables = [\"shop.orders\"]\nallow_generate = true",
+            expect![[r#"[source.s] allow_generate is a key of type = "postgres""#]],
+        );
+        check(
             "[source.s]\ntype = \"postgres\"\nurl = \"env:U\"\ntables = [\"public.t\"]\n[stream.t]\nfrom = \"x.public.t\"",
             expect!["[stream.t] from 'x.public.t': there is no captured database 'x': there are s"],
         );

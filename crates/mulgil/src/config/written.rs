@@ -69,6 +69,8 @@ pub struct SourceSection {
     pub heartbeat: Option<String>,
     /// A table whose rows ask for snapshots while streaming.
     pub signals: Option<String>,
+    /// PostgreSQL: whether the generator may put trades that it made up into its tables (`POST /api/v1/stock/generate` with `into`).
+    pub allow_generate: Option<bool>,
     /// What may leave it: `schema.table.column` with `*` and `?`; masks and truncations with a number of characters; hashes with a salt
     /// (`env:NAME` or `file:PATH`); other keys and conditions on rows by table.
     pub include_columns: Vec<String>,
@@ -118,7 +120,12 @@ impl SourceSection {
     }
 
     pub fn postgres_keys(&self) -> Vec<&'static str> {
-        let written = [("slot", self.slot.is_some()), ("publication", self.publication.is_some()), ("signals", self.signals.is_some())];
+        let written = [
+            ("slot", self.slot.is_some()),
+            ("publication", self.publication.is_some()),
+            ("signals", self.signals.is_some()),
+            ("allow_generate", self.allow_generate.is_some()),
+        ];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
     }
 

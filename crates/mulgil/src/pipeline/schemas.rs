@@ -62,6 +62,12 @@ impl Schemas {
         self.known().get(stream)?.iter().find(|wire| wire.id == id).cloned()
     }
 
+    /// How many topics there are schemas of, and the names of all if there are more than so many.
+    pub fn topics_beyond(&self, n_seen: usize) -> (usize, Vec<Topic>) {
+        let known = self.known();
+        (known.len(), if known.len() > n_seen { known.keys().cloned().collect() } else { vec![] })
+    }
+
     /// True for a topic of changes: its schemas name the table they are of.
     pub fn are_changes(&self, topic: &Topic) -> bool {
         self.known().get(topic).is_some_and(|all| all.iter().any(|wire| ChangeDecoder::default().learn(wire).is_ok()))

@@ -5,6 +5,11 @@ mod fold;
 mod lives;
 mod workload;
 
+mod changes;
+mod generated;
+mod snapshots;
+mod socket;
+
 mod accident;
 mod accidents_mariadb;
 mod accidents_disk;

@@ -6,6 +6,7 @@ use mulgil_model::ids::Offset;
 use mulgil_model::json;
 use mulgil_model::rows::Rows;
 use mulgil_model::schema::{ColumnType, StreamKind, StreamSchema};
+use mulgil_model::streams::change_column;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -50,8 +51,26 @@ impl Chunk {
         self.rows.event_times().value(row)
     }
 
-    /// Row `row` as a JSON object.
+    /// The letter of a change; None for other rows.
+    pub fn op(&self, row: usize) -> Option<&str> {
+        self.text_of_change(change_column::OP, row)
+    }
+
+    /// What the key was before a change of it.
+    pub fn old_key(&self, row: usize) -> Option<&str> {
+        self.text_of_change(change_column::OLD_KEY, row)
+    }
+
+    fn text_of_change(&self, column: usize, row: usize) -> Option<&str> {
+        let texts = (self.rows.schema.kind == StreamKind::Change).then(|| self.rows.column(column).as_string::<i32>())?;
+        texts.is_valid(row).then(|| texts.value(row))
+    }
+
+    /// Row `row` as a JSON object; a change as its events, which may be more than one.
     pub fn json(&self, row: usize) -> &str {
+        if let Some(events) = self.text_of_change(change_column::EVENTS, row) {
+            return events;
+        }
         let encoded = self.encoded.get_or_init(|| self.encode());
         let start = if row == 0 { 0 } else { encoded.ends[row - 1] as usize };
         &encoded.text[start..encoded.ends[row] as usize]

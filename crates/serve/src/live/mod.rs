@@ -4,6 +4,7 @@ pub mod hub;
 
 pub mod candles;
 pub mod chunk;
+pub mod filter;
 pub mod latest;
 pub mod selection;
 pub mod token;

@@ -5,6 +5,7 @@ use super::selection::{Form, Spec, Start};
 use super::token::Token;
 use crate::config::Limits;
 use crate::ports::StreamInfo;
+use mulgil_model::schema::StreamKind;
 use mulgil_model::time::{EpochUnit, EventTime, parse_micros};
 use serde::Deserialize;
 
@@ -12,6 +13,9 @@ use serde::Deserialize;
 pub const STREAMS_MAX: usize = 16;
 /// Longest id, symbol or stream name taken from a client, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
+
+/// What a change does, in Debezium's letters: create, update, delete, read (of a snapshot), truncate, logical message.
+pub const OPS: [&str; 6] = ["c", "u", "d", "r", "t", "m"];
 
 /// A client's message that was understood.
 pub enum Request {
@@ -50,6 +54,7 @@ struct Message {
     id: Option<Id>,
     streams: Option<Vec<String>>,
     symbols: Option<Symbols>,
+    ops: Option<Vec<String>>,
     mode: Option<String>,
     tick: Option<serde_json::Value>,
     from: Option<String>,
@@ -119,6 +124,7 @@ fn watch(message: Message, context: &Context) -> Result<Request, Refusal> {
         id: SIMPLE_ID.to_owned(),
         streams: vec![stream],
         symbols: Some(vec![symbol]),
+        ops: None,
         form,
         start: Start::Live,
         from: None,
@@ -134,6 +140,11 @@ fn subscribe(message: Message, id: Option<String>, context: &Context) -> Result<
         Some("candles") => Form::Candles { tick_seconds: tick(message.tick.as_ref())?, simple: false },
         Some(_) => return Err(Refusal::new("bad_mode", "mode is one of stream (also written trades), cache, candles")),
     };
+    let changes = streams.iter().filter(|s| s.schema.kind == StreamKind::Change).count();
+    let ops = ops(message.ops, changes == streams.len())?;
+    if changes > 0 && form != Form::Stream {
+        return Err(Refusal::new("bad_mode", "changes come in mode stream only: each of them, in order"));
+    }
     if matches!(form, Form::Candles { .. }) && streams.len() > 1 {
         return Err(Refusal::new("bad_mode", "candles are made of one stream: subscribe once per stream"));
     }
@@ -148,7 +159,7 @@ fn subscribe(message: Message, id: Option<String>, context: &Context) -> Result<
         (None, Some(time)) => Start::From(time),
         (None, None) => Start::Live,
     };
-    Ok(Request::Subscribe(Box::new(Spec { id: id.unwrap_or_default(), streams, symbols, form, start, from })))
+    Ok(Request::Subscribe(Box::new(Spec { id: id.unwrap_or_default(), streams, symbols, ops, form, start, from })))
 }
 
 fn streams(names: Option<Vec<String>>, context: &Context) -> Result<Vec<StreamInfo>, Refusal> {
@@ -188,6 +199,18 @@ fn symbols(symbols: Option<Symbols>, limits: &Limits) -> Result<Option<Vec<Strin
             Ok(Some(list))
         }
     }
+}
+
+/// None: all.
+fn ops(ops: Option<Vec<String>>, are_changes: bool) -> Result<Option<Vec<String>>, Refusal> {
+    let Some(ops) = ops else { return Ok(None) };
+    if !are_changes {
+        return Err(Refusal::new("bad_ops", "ops chooses among changes of a captured table: subscribe to other streams without it"));
+    }
+    if ops.is_empty() || ops.len() > OPS.len() || ops.iter().any(|op| !OPS.contains(&op.as_str())) {
+        return Err(Refusal::new("bad_ops", format!("ops is a list of {}", OPS.join(", "))));
+    }
+    Ok(Some(ops))
 }
 
 fn tick(value: Option<&serde_json::Value>) -> Result<u32, Refusal> {

@@ -3,6 +3,7 @@
 
 use super::candles::Candles;
 use super::chunk::{Chunk, newest};
+use super::filter::Filter;
 use super::hub::{Hub, Step, Tail};
 use super::latest::Latest;
 use super::token::Token;
@@ -11,8 +12,7 @@ use mulgil_model::ids::Offset;
 use mulgil_model::json;
 use mulgil_model::schema::StreamKind;
 use mulgil_model::time::EventTime;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Text gathered before a frame is closed, in bytes.
@@ -82,37 +82,14 @@ pub enum Start {
 pub struct Spec {
     pub id: String,
     pub streams: Vec<StreamInfo>,
+    /// Keys; none: all.
     pub symbols: Option<Vec<String>>,
+    /// Debezium's letters, of changes; none: all.
+    pub ops: Option<Vec<String>>,
     pub form: Form,
     pub start: Start,
     /// Rows with earlier event times are left out, for the whole life of the selection.
     pub from: Option<EventTime>,
-}
-
-/// Which rows of the streams.
-pub struct Filter {
-    /// By the hub's hash of the key: it is seeded at random already, so that hashing it again for each row of each client buys nothing.
-    keys: Option<HashMap<u64, Box<str>, BuildHasherDefault<Hashed>>>,
-    from: Option<i64>,
-}
-
-/// Takes a hash as it is.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Only `write_u64` is called; anything else is still a hash.
-        self.0 = bytes.iter().fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,30 +119,10 @@ pub enum OpenError {
     Port(#[from] PortError),
 }
 
-impl Filter {
-    fn new(hub: &Hub, symbols: Option<&[String]>, from: Option<EventTime>) -> Self {
-        let keys = symbols.map(|list| list.iter().map(|s| (hub.hasher().hash_one(s.as_str()), s.as_str().into())).collect());
-        Self { keys, from: from.map(EventTime::micros) }
-    }
-
-    pub fn symbols(&self) -> Option<Vec<&str>> {
-        self.keys.as_ref().map(|keys| {
-            let mut list: Vec<&str> = keys.values().map(AsRef::as_ref).collect();
-            list.sort_unstable();
-            list
-        })
-    }
-
-    fn takes(&self, chunk: &Chunk, row: usize) -> bool {
-        let key_fits = self.keys.as_ref().is_none_or(|keys| keys.get(&chunk.key_hashes[row]).is_some_and(|k| k.as_ref() == chunk.key(row)));
-        key_fits && self.from.is_none_or(|from| chunk.event_time(row) >= from)
-    }
-}
-
 impl Selection {
     /// The selection, and whether nothing is missing before its first row.
     pub fn open(hub: &Hub, spec: Spec) -> Result<(Self, bool), OpenError> {
-        let filter = Filter::new(hub, spec.symbols.as_deref(), spec.from);
+        let filter = Filter::new(hub, spec.symbols.as_deref(), spec.ops, spec.from);
         let mut legs = Vec::with_capacity(spec.streams.len());
         for info in spec.streams {
             let places = hub.tails(&info).into_iter().map(|tail| {
@@ -456,6 +413,7 @@ fn head(info: &StreamInfo, id: &str) -> String {
         StreamKind::Trade => "trades",
         StreamKind::Bar => "bars",
         StreamKind::Alert => "alerts",
+        StreamKind::Change => "changes",
         StreamKind::Plain => "rows",
     };
     let mut out = format!(r#"{{"type":"{kind}","id":"#);

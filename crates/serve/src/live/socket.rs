@@ -424,6 +424,9 @@ fn write_list(out: &mut String, selections: &[Selection]) {
         if let Some(tick) = tick {
             item["tick"] = tick.into();
         }
+        if let Some(ops) = s.filter.ops() {
+            item["ops"] = ops.into();
+        }
         item
     };
     let list: Vec<_> = selections.iter().map(item).collect();

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 const SYMBOLS_MAX: usize = 10_000;
 const RATE_MAX: f64 = 10_000_000.0;
+/// A source's name, a schema's and a table's.
+const TARGET_BYTES_MAX: usize = 200;
 
 /// All fields may be left out.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -31,6 +33,9 @@ pub struct GenerateBody {
     anomaly_share: Option<f64>,
     /// The same seed gives the same trades.
     seed: Option<u64>,
+    /// A captured database, `"exchange"` or `"exchange.public.stock_trades"`: the trades are inserted into its table, and come back as
+    /// changes. Only where its configuration says `allow_generate = true`.
+    into: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,6 +63,9 @@ pub struct RunReport {
     symbols: Vec<String>,
     rate: f64,
     seed: u64,
+    /// The table that gets the trades; without one they go into the stream.
+    into: Option<String>,
+    /// Trades that are committed, by the log or by the database.
     produced: u64,
     anomalies: u64,
     started: String,
@@ -75,6 +83,7 @@ impl RunReport {
             symbols: status.symbols,
             rate: status.rate,
             seed: status.seed,
+            into: status.into,
             produced: status.produced,
             anomalies: status.anomalies,
             started: format_micros(status.started),
@@ -88,6 +97,11 @@ impl RunReport {
 #[utoipa::path(post, path = "/api/v1/stock/generate", tag = "stock", request_body(content = GenerateBody, description = "May be empty."), responses(
     (status = 202, description = "It runs.", body = RunReport),
     (status = 400, description = "A field cannot be used.", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The configuration or the database does not allow trades into it.", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No stream of trades, or no such captured database.", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "A run goes somewhere else: stop it first.", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A symbol is not known, or the table cannot take trades.", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The database cannot be reached.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn start(State(app): State<Arc<App>>, OptionalJson(body): OptionalJson<GenerateBody>) -> Result<Response, Problem> {
     let started = app.ports.generator.start(body.check()?).await?;
@@ -140,8 +154,12 @@ impl GenerateBody {
         if self.count == Some(0) {
             return Err(Problem::parameter("count", "count is 1 or more"));
         }
+        if self.into.as_ref().is_some_and(|into| into.is_empty() || into.len() > TARGET_BYTES_MAX) {
+            return Err(Problem::parameter("into", "into names a captured database, such as \"exchange\", or one of its tables"));
+        }
         let duration = self.duration.map(DurationValue::check).transpose()?;
-        Ok(GenerateRequest { symbols, rate: self.rate, duration, count: self.count, anomaly_share: self.anomaly_share, seed: self.seed })
+        let (rate, count, anomaly_share, seed, into) = (self.rate, self.count, self.anomaly_share, self.seed, self.into);
+        Ok(GenerateRequest { symbols, rate, duration, count, anomaly_share, seed, into })
     }
 }
 

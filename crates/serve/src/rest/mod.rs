@@ -1,6 +1,7 @@
 //! Request and answer: one file per resource.
 
 pub mod alerts;
+pub mod captures;
 pub mod generate;
 pub mod health;
 pub mod ingest;

@@ -18,9 +18,14 @@ use std::sync::Arc;
 ///
 /// Full protocol: send `{"op":"subscribe","id":"a","streams":["trades"],"symbols":["005930"],"mode":"stream","from":"2026-11-21T00:00:00Z"}`
 /// (mode stream, cache or candles with tick; symbols a list or "all"; `resume` with a cursor instead of `from`), `{"op":"unsubscribe","id":"a"}`,
-/// `{"op":"ping"}`; receive `subscribed` (with epoch and recovered), row frames (`trades`, `bars`, `alerts`, `rows`) with a cursor,
+/// `{"op":"ping"}`; receive `subscribed` (with epoch and recovered), row frames (`trades`, `bars`, `alerts`, `changes`, `rows`) with a cursor,
 /// `replay_completed`, `cursor`, `slow`, `unsubscribed`, `pong` and `error` frames. A second subscription with the same id takes the place
 /// of the first. Repeat `from` with `resume` to keep it as a filter.
+///
+/// Streams of kind change (`exchange.public.stock_trades`) are the raw changes of captured tables: frames `changes`, whose rows are
+/// `{"offset":…,"key":…,"value":…}` with key and value as Debezium writes them (value null: a tombstone; one change can be several rows of
+/// one offset), or `{"offset":…,"error":"…"}` for one that cannot be written so. `symbols` are the table's keys, `ops` chooses among c, u, d,
+/// r, t and m.
 #[utoipa::path(get, path = "/api/v1/stock/realtime", tag = "stock",
     params(("access_token" = Option<String>, Query, description = "The key, for browsers, which cannot set headers here.")),
     responses(

@@ -20,7 +20,7 @@ pub struct StreamList {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct StreamReport {
     name: String,
-    /// trade, bar, alert or plain
+    /// trade, bar, alert, change (of a captured table: on the WebSocket as Debezium's JSON) or plain
     kind: &'static str,
     key: String,
     event_time: String,
@@ -63,6 +63,7 @@ fn report(app: &App, info: &StreamInfo) -> Result<StreamReport, Problem> {
         StreamKind::Trade => "trade",
         StreamKind::Bar => "bar",
         StreamKind::Alert => "alert",
+        StreamKind::Change => "change",
         StreamKind::Plain => "plain",
     };
     Ok(StreamReport {

@@ -1,6 +1,8 @@
 //! The server over real sockets, with a small log in memory behind its ports.
 #![allow(clippy::unwrap_used)]
 
+mod captures;
+mod changes;
 mod events;
 mod live;
 mod market;

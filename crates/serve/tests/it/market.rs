@@ -25,6 +25,9 @@ use tokio::task::JoinHandle;
 pub const DAY: i64 = 1_795_219_200_000_000;
 pub const SECOND: i64 = 1_000_000;
 
+/// The changes of a captured table.
+pub const CHANGES: &str = "exchange.public.stock_trades";
+
 pub struct Market {
     pub epoch: Mutex<&'static str>,
     streams: Mutex<Vec<StreamInfo>>,
@@ -63,6 +66,7 @@ impl Market {
             StreamInfo { schema: Arc::new(streams::alerts(topic("alerts")).unwrap()), partitions: n_partitions },
             StreamInfo { schema: Arc::new(streams::trades(topic("trades"), decimals, vec![]).unwrap()), partitions: n_partitions },
             StreamInfo { schema: Arc::new(streams::bars(topic("trades.bars.1m"), decimals).unwrap()), partitions: n_partitions },
+            StreamInfo { schema: Arc::new(streams::changes(topic(CHANGES)).unwrap()), partitions: 1 },
         ];
         let partitions =
             streams.iter().flat_map(|s| (0..s.partitions).map(|p| ((s.schema.stream.clone(), Partition(p)), Kept::default()))).collect();
@@ -95,6 +99,16 @@ impl Market {
         let schema = self.schema("alerts");
         let batch = alert_batch(&schema, symbol, n, rule, severity, mode);
         self.append(&schema, symbol, batch);
+        self.tick.send_modify(|n| *n += 1);
+    }
+
+    /// A change of the row with this key; `was` is its key before.
+    pub fn change(&self, op: &str, key: &str, was: Option<&str>, events: &str) {
+        let schema = self.schema(CHANGES);
+        let text = |v: &str| Arc::new(StringArray::from(vec![v])) as ArrayRef;
+        let at = Arc::new(TimestampMicrosecondArray::from(vec![DAY]).with_timezone("UTC"));
+        let columns = vec![text(key), at, text(op), Arc::new(StringArray::from(vec![was])), text(events)];
+        self.append(&schema, key, RecordBatch::try_new(Arc::clone(schema.arrow()), columns).unwrap());
         self.tick.send_modify(|n| *n += 1);
     }
 
@@ -297,6 +311,7 @@ impl Generator for Market {
                 symbols: request.symbols,
                 rate: request.rate.unwrap_or(100.0),
                 seed: request.seed.unwrap_or(1),
+                into: request.into,
                 produced: 0,
                 anomalies: 0,
                 started: DAY,
@@ -319,6 +334,46 @@ impl Generator for Market {
                 (status.state, status.ended) = (RunState::Stopped, Some(DAY + SECOND));
             }
             self.status(None)
+        }
+        .boxed()
+    }
+}
+
+impl Captured for Market {
+    fn list(&self) -> Result<Vec<CaptureStatus>, PortError> {
+        let status = CaptureStatus {
+            source: "exchange".into(),
+            kind: "postgres",
+            tables: vec!["public.stock_trades".into()],
+            state: "streaming",
+            detail: String::new(),
+            since: AppendTime(DAY),
+            position: Some("7:1".into()),
+            n_changes: 9,
+            n_commits: 2,
+            n_failures: 0,
+            committed: Some(EventTime(DAY)),
+            lag_bytes: Some(64),
+            retained_bytes: Some(1024),
+            wal_status: Some("reserved".into()),
+            safe_wal_bytes: None,
+            snapshot_rows: 5,
+            snapshot_chunks_done: 1,
+            snapshot_chunks: 2,
+        };
+        Ok(vec![status])
+    }
+
+    /// Takes `public.stock_trades` of `exchange`.
+    fn snapshot(&self, request: SnapshotRequest) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            let error = |kind| Err(PortError::new(kind, format!("{request:?} cannot be")));
+            match (request.source.as_str(), request.tables[0].as_str(), request.filter.as_deref()) {
+                ("exchange", "public.stock_trades", None | Some("price > 10")) => Ok(()),
+                ("exchange", ..) => error(PortErrorKind::Invalid),
+                ("asleep", ..) => error(PortErrorKind::Conflict),
+                _ => error(PortErrorKind::NotFound),
+            }
         }
         .boxed()
     }
@@ -352,7 +407,16 @@ pub fn ports(market: &Arc<Market>) -> Ports {
     static METRICS: std::sync::OnceLock<metrics_exporter_prometheus::PrometheusHandle> = std::sync::OnceLock::new();
     let metrics = METRICS.get_or_init(|| metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap()).clone();
     let m = || Arc::clone(market);
-    Ports { feed: m(), ingest: m(), past: m(), generator: m(), vitals: m(), clock: Arc::new(|| DAY + 3600 * SECOND), metrics }
+    Ports {
+        feed: m(),
+        ingest: m(),
+        past: m(),
+        generator: m(),
+        captured: m(),
+        vitals: m(),
+        clock: Arc::new(|| DAY + 3600 * SECOND),
+        metrics,
+    }
 }
 
 pub fn config() -> ServeConfig {

@@ -24,6 +24,8 @@ async fn scopes_by_route() {
         (Method::GET, "/api/v1/stock"),
         (Method::GET, "/api/v1/stock/search"),
         (Method::GET, "/api/v1/streams"),
+        (Method::GET, "/api/v1/captures"),
+        (Method::POST, "/api/v1/captures/exchange/snapshot"),
         (Method::GET, "/api/v1/alerts"),
         (Method::GET, "/metrics"),
         (Method::GET, "/api/v1/stock/generate"),
@@ -64,6 +66,8 @@ async fn scopes_by_route() {
         401 401 in 403 in GET /api/v1/stock
         401 401 in 403 in GET /api/v1/stock/search
         401 401 in 403 in GET /api/v1/streams
+        401 401 in 403 in GET /api/v1/captures
+        401 401 403 403 in POST /api/v1/captures/exchange/snapshot
         401 401 in 403 in GET /api/v1/alerts
         401 401 in 403 in GET /metrics
         401 401 in 403 in GET /api/v1/stock/generate

@@ -8,7 +8,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn answer(request: RequestBuilder) -> (u16, Value) {
+pub async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     if status >= 400 {
@@ -18,11 +18,11 @@ async fn answer(request: RequestBuilder) -> (u16, Value) {
 }
 
 impl Running {
-    fn get(&self, path: &str) -> RequestBuilder {
+    pub fn get(&self, path: &str) -> RequestBuilder {
         Client::new().get(self.url(path))
     }
 
-    fn post(&self, path: &str) -> RequestBuilder {
+    pub fn post(&self, path: &str) -> RequestBuilder {
         Client::new().post(self.url(path))
     }
 }
@@ -114,7 +114,7 @@ async fn every_kind_of_port_error_has_its_problem() {
     use PortErrorKind::*;
     let server = start(1).await;
     let mut table = String::new();
-    for kind in [NotFound, Invalid, Conflict, Busy, TooLarge, Full, Timeout, Internal] {
+    for kind in [NotFound, Invalid, Forbidden, Conflict, Busy, TooLarge, Full, Timeout, Internal] {
         *server.market.ingest_fails.lock() = Some(PortError::new(kind, "secret or not"));
         let response = server.post("/api/v1/ingest/trades").header("content-type", "application/json").body("{}").send().await.unwrap();
         let wait = response.headers().get("retry-after").map_or("-".to_owned(), |v| v.to_str().unwrap().to_owned());
@@ -129,6 +129,7 @@ async fn every_kind_of_port_error_has_its_problem() {
     expect![[r#"
         NotFound 404 urn:mulgil:problem:not-found - secret or not
         Invalid 422 urn:mulgil:problem:invalid - secret or not
+        Forbidden 403 urn:mulgil:problem:not-allowed - secret or not
         Conflict 409 urn:mulgil:problem:conflict - secret or not
         Busy 503 urn:mulgil:problem:busy 1 secret or not
         TooLarge 413 urn:mulgil:problem:too-large - secret or not
@@ -167,6 +168,7 @@ async fn problems_of_requests() {
         (Method::GET, "/api/v1/stock/realtime", None),
         (Method::POST, "/api/v1/stock/generate", Some(json!({"rate": -1}))),
         (Method::POST, "/api/v1/stock/generate", Some(json!({"duration": "soon"}))),
+        (Method::POST, "/api/v1/stock/generate", Some(json!({"into": ""}))),
         (Method::GET, "/api/v1/stock/generate", None),
     ];
     for (method, path, body) in requests {
@@ -198,6 +200,7 @@ async fn problems_of_requests() {
         GET /api/v1/stock/realtime -> 426 websocket: this address speaks WebSocket: Connection header did not include 'upgrade'
         POST /api/v1/stock/generate -> 400 invalid: rate is a number of trades per second, above 0 and at most 10000000
         POST /api/v1/stock/generate -> 400 invalid: duration is a number of seconds above 0, or a text such as "10m"
+        POST /api/v1/stock/generate -> 400 invalid: into names a captured database, such as "exchange", or one of its tables
         GET /api/v1/stock/generate -> 404 not-found: the generator was never started
     "#]].assert_eq(&table);
     // A body that never ends is given up on.
@@ -248,11 +251,11 @@ async fn sql_in_three_formats() {
 #[tokio::test]
 async fn the_generator_starts_once() {
     let server = start(1).await;
-    let body = json!({"symbols": ["A"], "rate": 50, "duration": "10m", "anomaly_share": 0.01, "seed": 7});
+    let body = json!({"symbols": ["A"], "rate": 50, "duration": "10m", "anomaly_share": 0.01, "seed": 7, "into": "exchange"});
     let (status, run) = answer(server.post("/api/v1/stock/generate").json(&body)).await;
     assert_eq!(
-        (status, &run["state"], &run["already_running"], &run["seed"], &run["detail"]),
-        (202, &json!("running"), &json!(false), &json!(7), &json!("for 600 s"))
+        (status, &run["state"], &run["already_running"], &run["seed"], &run["into"], &run["detail"]),
+        (202, &json!("running"), &json!(false), &json!(7), &json!("exchange"), &json!("for 600 s"))
     );
     let (status, run) = answer(server.post("/api/v1/stock/generate")).await;
     assert_eq!((status, &run["already_running"], &run["id"]), (202, &json!(true), &json!("g1")));

@@ -32,6 +32,17 @@ impl Socket {
         self.0.send(Message::text(text)).await.unwrap();
     }
 
+    /// The next frame as it was sent.
+    pub async fn next_text(&mut self) -> String {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time") {
+                Some(Ok(Message::Text(text))) => return text.to_string(),
+                Some(Ok(_)) => {}
+                end => panic!("the socket is open: {end:?}"),
+            }
+        }
+    }
+
     /// The next JSON frame; None when the server closed, with its code and reason.
     pub async fn next(&mut self) -> Result<Value, Option<(u16, String)>> {
         loop {
