@@ -1,9 +1,9 @@
 //! Tables that are read again on demand, over HTTP and from the command line.
 
 use super::socket::Client;
-use super::{TOPIC, exchange, until_it_streams};
+use super::{TOPIC, World, exchange, until_it_streams};
 use crate::program::{fails, ok, text, until};
-use mulgil_servers::{Postgres, Settings};
+use mulgil_servers::{MariaDb, Postgres, Settings};
 use serde_json::{Value, json};
 
 const SNAPSHOT: &str = "/api/v1/captures/exchange/snapshot";
@@ -65,4 +65,26 @@ fn a_snapshot_on_demand_reads_rows_again_while_changes_go_on() {
     running.stop();
     let said = fails(&[&["capture", "snapshot", "exchange", "public.stock_trades"][..], &place].concat());
     assert!(said.contains("no mulgil runs on"), "{said}");
+}
+
+#[test]
+fn a_snapshot_of_mariadb_reaches_those_who_listen_to_its_changes() {
+    let server = MariaDb::start(&Settings::default()).unwrap();
+    server.sql("CREATE DATABASE shop").unwrap();
+    server.sql_in("shop", "CREATE TABLE orders (id int PRIMARY KEY, price decimal(15,2))").unwrap();
+    server.sql_in("shop", "INSERT INTO orders VALUES (1, 10.50), (2, 20), (3, 30.25)").unwrap();
+    let source = "[source.exchange]\ntype = \"mysql\"\nurl = \"env:DATABASE_URL\"\ntables = [\"shop.orders\"]\nsnapshot = \"no_data\"\n";
+    let world = World::new(source, server.url("shop"));
+    let running = world.start();
+    let mut client = Client::of(&running.url);
+    until("it streams", || (client.get("/api/v1/captures")["captures"][0]["state"] == "streaming").then_some(()));
+    client.subscribe(json!({"streams": ["exchange.shop.orders"], "ops": ["r"]}));
+    let (status, said) = client.post(SNAPSHOT, &json!({"tables": ["shop.orders"], "filter": "price > 15"}));
+    assert_eq!(status, 202, "{said}");
+    let (rows, _) = client.rows("changes", 2);
+    let seen: Vec<_> = rows.iter().map(|r| (r["key"]["id"].as_i64().unwrap(), r["value"]["after"]["price"].as_str().unwrap())).collect();
+    assert_eq!(seen, [(2, "20.00"), (3, "30.25")]);
+    let (status, said) = client.post(SNAPSHOT, &json!({"tables": ["shop.nope"]}));
+    assert!(status == 422 && said["detail"].as_str().unwrap().contains("shop.nope"), "{status} {said}");
+    running.stop();
 }
