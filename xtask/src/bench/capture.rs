@@ -72,7 +72,8 @@ impl Capture {
         let started_us = now_us();
         let server = Server::start_with(workload, |command| {
             command.env("DATABASE_URL", database.url()).env("RUST_LOG", "warn,mulgil::capture=trace").env("NO_COLOR", "1").stderr(stderr);
-        })?;
+        });
+        let server = server.with_context(|| format!("it said: {}", std::fs::read_to_string(&said).unwrap_or_default().trim_end()))?;
         Ok(Self { server, said, started_us })
     }
 

@@ -20,7 +20,7 @@ pub(super) const NOT_SENT: &str = "the database did not send this value, which h
 
 /// The value, or the one from the row before where it was not sent.
 pub(super) fn sent<'a>(row: &'a Row, before: Option<&'a Row>, i: usize) -> Option<&'a Datum> {
-    [Some(row), before].into_iter().flatten().map(|row| &row[i]).find(|datum| **datum != Datum::Unavailable)
+    [Some(row), before].into_iter().flatten().map(|row| &row[i]).find(|datum| !matches!(datum, Datum::Unavailable))
 }
 
 /// What a column means, and so how its values are checked.
@@ -95,7 +95,7 @@ impl Checks {
             }
             (_, Datum::Binary(_) | Datum::Array(_)) => refuse(),
             (ColumnType::Text, datum) => {
-                let mut text = Vec::new();
+                let mut text = Vec::with_capacity(40);
                 push_text(&mut text, datum);
                 self.text_cell(target, &String::from_utf8_lossy(&text), latest_us, texts)
             }
@@ -104,8 +104,9 @@ impl Checks {
             (ColumnType::Float, Datum::Float64(v)) if v.is_finite() => Ok(Cell::Float(*v)),
             (ColumnType::Float, Datum::Float32(v)) if v.is_finite() => Ok(Cell::Float(f64::from(*v))),
             (ColumnType::Timestamp, datum) => self.time_cell(role, datum, latest_us).unwrap_or_else(refuse),
+            (_, Datum::Decimal(text)) => self.text_cell(target, &String::from_utf8_lossy(text), latest_us, texts),
             // Floats are taken as the shortest decimal that gives the same float, which is what was once written.
-            (_, Datum::Int(_) | Datum::UInt(_) | Datum::Decimal(_) | Datum::Float32(_) | Datum::Float64(_)) => {
+            (_, Datum::Int(_) | Datum::UInt(_) | Datum::Float32(_) | Datum::Float64(_)) => {
                 let mut text = Vec::with_capacity(24);
                 push_text(&mut text, datum);
                 self.text_cell(target, &String::from_utf8_lossy(&text), latest_us, texts)

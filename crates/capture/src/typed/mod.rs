@@ -196,6 +196,8 @@ pub struct Mapper {
     once_found: BTreeSet<usize>,
     constants: Vec<Option<Cell>>,
     texts: String,
+    /// Room for one row.
+    cells: Vec<Cell>,
 }
 
 impl Mapper {
@@ -208,7 +210,7 @@ impl Mapper {
             let cell = checks.text_cell(at, value, i64::MAX, &mut texts);
             constants[at] = Some(cell.map_err(|reason| MappingError::Constant { column: column.clone(), reason })?);
         }
-        Ok(Self { mapping, checks, bindings: HashMap::new(), once_found: BTreeSet::new(), constants, texts })
+        Ok(Self { mapping, checks, bindings: HashMap::new(), once_found: BTreeSet::new(), constants, texts, cells: Vec::new() })
     }
 
     pub fn mapping(&self) -> &Mapping {
@@ -309,7 +311,7 @@ impl Mapper {
             return Err((None, "the change has a row of another width than its table: this is a fault of the source".to_owned()));
         }
         let n_constant_bytes = self.texts.len();
-        let mut cells = Vec::with_capacity(columns.len());
+        self.cells.clear();
         for (target, from) in binding.from.iter().enumerate() {
             let cell = match from {
                 From::Constant => self.constants[target].ok_or_else(|| "has no value".to_owned()),
@@ -324,15 +326,15 @@ impl Mapper {
                 if cell == Cell::Null && !self.checks.is_nullable(target) { Err("is required".to_owned()) } else { Ok(cell) }
             });
             match cell {
-                Ok(cell) => cells.push(cell),
+                Ok(cell) => self.cells.push(cell),
                 Err(reason) => {
                     self.texts.truncate(n_constant_bytes);
                     return Err((Some(binding.names[target].clone()), reason));
                 }
             }
         }
-        for (column, cell) in columns.iter_mut().zip(cells) {
-            column.append(cell, &self.texts);
+        for (column, cell) in columns.iter_mut().zip(&self.cells) {
+            column.append(*cell, &self.texts);
         }
         self.texts.truncate(n_constant_bytes);
         Ok(())
