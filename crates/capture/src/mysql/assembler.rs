@@ -21,7 +21,7 @@ use super::remarks::{self, Remark, Remarks};
 use super::replay::Wanted;
 use super::settings::{OnStale, Settings};
 use super::shapes::{Made, MakeError, Shapes};
-use super::transaction::Open;
+use super::transaction::{Open, copy_values};
 use super::wire::Connection;
 use crate::change::{self, Change, Op, Origin, Snapshot, What};
 use crate::datum::Datum;
@@ -257,9 +257,10 @@ impl Assembler {
         let Some(open) = &mut self.open else { return self.commit() };
         let xid = prepare.xa.to_string();
         if !prepare.is_one_phase {
-            let (changes, bytes) = open.take_rows();
+            let (mut changes, bytes) = open.take_rows();
             // Small enough for one batch, or it is read again.
             let fits = !open.is_dropped && self.prepared.has_room(bytes);
+            changes.iter_mut().for_each(copy_values);
             self.prepared.hold(xid, begin, fits.then_some(Waiting { changes, bytes }))?;
             return self.commit();
         }
@@ -558,3 +559,6 @@ pub fn unreadable(e: super::binlog::error::BinlogError) -> SourceError {
         e => SourceError::refused(format!("binlog: {e}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,7 +183,7 @@ fn of_tables(tables: &[catalog::CatalogTable], selection: &Selection) -> Vec<Mis
         })
         .collect();
     out.extend(tables.iter().filter(|t| t.key.is_empty()).map(|t| Missing {
-        what: format!("the table {} has no primary key: its snapshot is one chunk that begins anew when it is interrupted, and its changes have no key", t.id),
+        what: format!("the table {} has no primary key: its snapshot is one chunk that begins anew, with a truncate, when it is interrupted, and its changes have no key", t.id),
         fix: format!("ALTER TABLE {}.{} ADD PRIMARY KEY (…);", quoted(&t.id.database), quoted(&t.id.table)),
         is_fatal: false,
     }));

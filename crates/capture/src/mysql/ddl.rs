@@ -10,6 +10,8 @@ use std::vec::IntoIter;
 /// Read of a statement. Where names may stand behind that, it counts as unread.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const TOKENS_MAX: usize = 4_096;
+/// 64 characters ("Identifier Length Limits"); names of XA transactions, in hexadecimal, have 128.
+const IDENTIFIER_BYTES_MAX: usize = 256;
 
 /// `database` is the statement's current one where the name has none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,7 +156,7 @@ impl Reader<'_> {
 
     fn identifier(&mut self) -> Option<String> {
         match self.tokens.next()? {
-            Token::Word(text) | Token::Quoted(text) => Some(text),
+            Token::Word(text) | Token::Quoted(text) => Some(text).filter(|text| text.len() <= IDENTIFIER_BYTES_MAX),
             Token::Sign(_) => None,
         }
     }
@@ -406,6 +408,7 @@ mod tests {
         let many = vec!["some_table"; 10_000].join(", ");
         assert_eq!(Statement::read(&format!("DROP TABLE {many}"), "d"), Statement::Unread);
         assert_eq!(Statement::read(&format!("/* {many} */ DROP TABLE t"), "d"), Statement::Unread);
+        assert_eq!(Statement::read(&format!("DROP TABLE {}", "n".repeat(300)), "d"), Statement::Unread);
         assert_eq!(Statement::read(&format!("INSERT INTO t VALUES ({many})"), "d"), Statement::Dml);
         assert_eq!(Statement::read(&format!("TRUNCATE t /* {many} */"), "d"), Statement::Truncate(n("d.t")));
     }

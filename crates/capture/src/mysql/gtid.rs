@@ -98,6 +98,8 @@ struct Range {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GtidSet {
     sources: BTreeMap<Source, Vec<Range>>,
+    /// Of all sources together: counting them at each transaction would take as long as there are sources.
+    n_ranges: usize,
 }
 
 impl GtidSet {
@@ -150,6 +152,7 @@ impl GtidSet {
             let taken = other.sources.get(source).map_or(&[][..], Vec::as_slice);
             let ranges = subtract(ranges, taken);
             if !ranges.is_empty() {
+                left.n_ranges += ranges.len();
                 left.sources.insert(source.clone(), ranges);
             }
         }
@@ -160,12 +163,13 @@ impl GtidSet {
         if range.start >= range.end {
             return Ok(());
         }
-        let n_ranges: usize = self.sources.values().map(Vec::len).sum();
+        let is_full = self.n_ranges >= N_RANGES_MAX;
         let Some(ranges) = self.sources.get_mut(source) else {
-            if n_ranges >= N_RANGES_MAX {
+            if is_full {
                 return Err(GtidError::TooManyRanges);
             }
             self.sources.insert(source.clone(), vec![range]);
+            self.n_ranges += 1;
             return Ok(());
         };
         let first = ranges.partition_point(|r| r.end < range.start);
@@ -173,10 +177,12 @@ impl GtidSet {
         if first < behind {
             let joined = Range { start: range.start.min(ranges[first].start), end: range.end.max(ranges[behind - 1].end) };
             ranges.splice(first..behind, [joined]);
-        } else if n_ranges >= N_RANGES_MAX {
+            self.n_ranges -= behind - first - 1;
+        } else if is_full {
             return Err(GtidError::TooManyRanges);
         } else {
             ranges.insert(first, range);
+            self.n_ranges += 1;
         }
         Ok(())
     }
@@ -217,12 +223,15 @@ impl GtidSet {
             let uuid = cursor.array()?;
             let tag = if is_tagged { tag(cursor)? } else { String::new() };
             let source = Source::new(uuid, &tag).map_err(bad)?;
+            let mut last = 0;
             for _ in 0..cursor.u64()? {
                 let (start, end) = (cursor.u64()?, cursor.u64()?);
-                if start == 0 || end > NUMBER_END {
-                    return Err(BinlogError::malformed(what, "its GTID set has a number out of range"));
+                // In order, as servers write them (`Gtid_set::add_gtid_encoding` refuses others): so each goes behind the last.
+                if start <= last || end <= start || end > NUMBER_END {
+                    return Err(BinlogError::malformed(what, "its GTID set has a number out of range or order"));
                 }
                 set.insert(&source, Range { start, end }).map_err(bad)?;
+                last = end;
             }
         }
         set.sources.retain(|_, ranges| !ranges.is_empty());
@@ -298,7 +307,7 @@ impl FromStr for GtidSet {
     type Err = GtidError;
 
     fn from_str(text: &str) -> Result<Self, GtidError> {
-        let mut set = Self::default();
+        let mut found = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let mut fields = part.split(':').map(str::trim);
             let uuid = fields.next().and_then(parse_uuid).ok_or_else(|| malformed(part, "it does not begin with a UUID"))?;
@@ -306,7 +315,7 @@ impl FromStr for GtidSet {
             let mut n_ranges = 0;
             for field in fields {
                 if field.starts_with(|c: char| c.is_ascii_digit()) {
-                    set.insert(&source, parse_range(field)?)?;
+                    found.push((source.clone(), parse_range(field)?));
                     n_ranges += 1;
                 } else {
                     source =
@@ -318,6 +327,10 @@ impl FromStr for GtidSet {
                 return Err(malformed(part, "its UUID or last tag has no numbers"));
             }
         }
+        // In order, so that each goes behind the last, however they were written.
+        found.sort_by(|(a, x), (b, y)| (a, x.start).cmp(&(b, y.start)));
+        let mut set = Self::default();
+        found.iter().try_for_each(|(source, range)| set.insert(source, *range))?;
         Ok(set)
     }
 }
@@ -555,6 +568,7 @@ mod tests {
         let mut full = GtidSet::default();
         let source = Source::new([1; 16], "").unwrap();
         full.sources.insert(source.clone(), (0..N_RANGES_MAX as u64).map(|i| Range { start: 2 * i + 1, end: 2 * i + 2 }).collect());
+        full.n_ranges = N_RANGES_MAX;
         let far = Gtid { source: source.clone(), number: 1 << 40 };
         assert_eq!(full.add(&far), Err(GtidError::TooManyRanges));
         assert_eq!(full.add(&Gtid { source, number: 2 }), Ok(true), "what closes a gap is taken");

@@ -124,6 +124,11 @@ impl Shapes {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn knows(&mut self, table: CatalogTable) {
+        self.catalog.insert(table.id.clone(), table);
+    }
+
     async fn read_again(&mut self, id: &TableId, sql: &mut Connection) -> Result<(), WireError> {
         let found = catalog::read(sql, std::slice::from_ref(id)).await?.pop();
         match found {

@@ -5,6 +5,7 @@ use super::place::OneGtid;
 use crate::change::{self, Change, What};
 use crate::datum::Datum;
 use crate::source::SourceError;
+use bytes::Bytes;
 
 /// Savepoints of one transaction.
 const SAVEPOINTS_MAX: usize = 1 << 16;
@@ -114,6 +115,15 @@ impl Open {
         self.savepoints.truncate(i + 1);
         self.undo(rows, n_changes)
     }
+}
+
+/// Values are slices of what the server sent, and would keep all of it for as long as they are kept.
+pub fn copy_values(change: &mut Change) {
+    let What::Row { before, after, .. } = &mut change.what else { return };
+    before.iter_mut().chain(after).flatten().for_each(|datum| match datum {
+        Datum::Odd(b) | Datum::Decimal(b) | Datum::Text(b) | Datum::Binary(b) | Datum::Json(b) => *b = Bytes::copy_from_slice(b),
+        _ => {}
+    });
 }
 
 /// Of a change, in memory, about.

@@ -21,6 +21,8 @@ const LOGIN_PACKET_BYTES_MAX: usize = 64 << 10;
 const LOGIN_PACKETS_MAX: usize = 8;
 /// Rows of an answer that is kept whole.
 const ROWS_MAX: usize = 1 << 21;
+/// Of them together; what is larger is read row by row.
+const RESULT_BYTES_MAX: usize = 256 << 20;
 
 const COM_QUERY: u8 = 0x03;
 const COM_BINLOG_DUMP: u8 = 0x12;
@@ -205,9 +207,10 @@ impl Connection {
 
     pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, WireError> {
         self.ask(sql).await?;
-        let mut rows = Vec::new();
+        let (mut rows, mut n_bytes) = (Vec::new(), 0);
         while let Some(row) = self.row().await? {
-            if rows.len() >= ROWS_MAX {
+            n_bytes += row.bytes();
+            if rows.len() >= ROWS_MAX || n_bytes > RESULT_BYTES_MAX {
                 return Err(WireError::Malformed { what: "result: too many rows" });
             }
             rows.push(row);

@@ -230,7 +230,9 @@ proptest! {
         for event in events(PLAIN) {
             let mut bad = event.to_vec();
             let at = index.index(bad.len());
-            if !(9..13).contains(&at) && at != 17 {
+            // Only the format's event itself says that it is one, and that there are checksums.
+            let says_so = decoder.format().is_none() && (at == 4 || at == bad.len() - 5);
+            if !(9..13).contains(&at) && at != 17 && !says_so {
                 bad[at] ^= flip;
                 prop_assert!(decoder.event(bad.into()).is_err());
             }
