@@ -39,12 +39,20 @@ pub async fn check(plan: &CapturePlan, dir: &Path) -> Result<Vec<Missing>> {
     })
 }
 
+/// Why the source cannot even be opened: what its configuration refers to is not there (an address, a salt). Its own trouble: the others work,
+/// and it is tried again until it is there.
+pub fn obstacle(plan: &CapturePlan, dir: &Path) -> Option<anyhow::Error> {
+    settings(plan, dir).err()
+}
+
 enum Settings {
     Postgres(postgres::settings::PostgresSettings),
     Mysql(mysql::settings::Settings),
 }
 
 fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
+    // The salt is needed with the first row only, and told before: nothing is read that could not be written.
+    plan.filter.options(&plan.name)?;
     let url = looked_up(&format!("source.{}.url", plan.name), &plan.url)?;
     let section = || format!("[source.{}] url", plan.name);
     Ok(match &plan.database {
@@ -61,13 +69,13 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             settings.mode = plan.snapshot;
             Settings::Postgres(settings)
         }
-        Database::Mysql { server_id, gtid } => {
+        Database::Mysql { server_id, gtid, on_stale } => {
             let tables: Vec<&str> = plan.tables.iter().map(String::as_str).collect();
             let mut settings = mysql::settings::Settings::new(url.parse().with_context(section)?, &tables);
             settings.server_id = server_id.unwrap_or(settings.server_id);
             settings.heartbeat = plan.heartbeat.unwrap_or(settings.heartbeat);
             settings.snapshot = plan.snapshot;
-            settings.gtid = *gtid;
+            (settings.gtid, settings.on_stale) = (*gtid, *on_stale);
             Settings::Mysql(settings)
         }
     })
@@ -76,4 +84,55 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
 /// Transactions that are streamed before they are committed wait here; what is left of a former run means nothing.
 fn spill_folder(dir: &Path, source: &str) -> PathBuf {
     dir.join("capture").join(source)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::capture::writer::ChangeWriter;
+    use crate::config::parse;
+    use crate::pipeline::folder::Folder;
+    use crate::pipeline::plan::Plan;
+    use mulgil_capture::source::{Health, Link, SourceErrorKind};
+    use mulgil_log::Clock;
+    use mulgil_model::position::Position;
+    use mulgil_model::time::{AppendTime, ReceiveTime};
+    use tokio::sync::{mpsc, watch};
+
+    /// What a source's configuration refers to and nobody has set.
+    fn config(hash: &str, url: &str) -> String {
+        format!("[source.db]\ntype = \"postgres\"\nurl = \"{url}\"\ntables = [\"public.t\"]\n{hash}")
+    }
+
+    #[test]
+    fn a_missing_salt_is_the_sources_own_trouble_as_a_missing_address_is() {
+        let hash = "hash = [\"public.t.v\"]\nsalt = \"env:MULGIL_TEST_NO_SUCH_SALT\"";
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (hash, url, named) in
+            [(hash, "env:PATH", "MULGIL_TEST_NO_SUCH_SALT"), ("", "env:MULGIL_TEST_NO_SUCH_URL", "MULGIL_TEST_NO_SUCH_URL")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = parse(&config(hash, url)).unwrap();
+            config.log.dir = dir.path().to_owned();
+            let plan = Plan::new(&config).unwrap();
+            let clock: Clock = Arc::new(|| AppendTime(7));
+            let folder = Folder::open(&config, &plan, &clock).unwrap();
+            // The program starts.
+            let mut writer = ChangeWriter::new(&config.captures[0], &config, &plan, &folder.schemas, folder.log()).unwrap();
+            let told = obstacle(&config.captures[0], dir.path()).unwrap();
+            assert!(format!("{told:#}").contains(named), "{told:#}");
+            let link = Link {
+                durable: watch::channel(Position::default()).1,
+                health: watch::channel(Health::default()).0,
+                requests: mpsc::channel(1).1,
+            };
+            let error = runtime.block_on(open(&config.captures[0], dir.path())(None, link)).err().unwrap();
+            assert_eq!(error.kind, SourceErrorKind::Config);
+            assert!(error.message.contains(named), "{error}");
+            // And whoever would write all the same is stopped before a row leaves.
+            let written = writer.commit_of(Vec::new(), ReceiveTime(1));
+            assert_eq!(written.is_err(), !hash.is_empty());
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::filtered::FilterPlan;
 use super::units::{duration, reference};
 use super::written::{SourceSection, StreamSection};
 use anyhow::{Context, Result, bail, ensure};
-use mulgil_capture::mysql::settings::GtidMode;
+use mulgil_capture::mysql::settings::{GtidMode, OnStale};
 use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::typed::{Changes, OnBreak};
 use mulgil_model::ids::Topic;
@@ -36,7 +36,7 @@ pub struct CapturePlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Database {
     Postgres { slot: String, publication: String },
-    Mysql { server_id: Option<u32>, gtid: GtidMode },
+    Mysql { server_id: Option<u32>, gtid: GtidMode, on_stale: OnStale },
 }
 
 /// Where a stream's rows come from: a table of a captured database.
@@ -185,8 +185,13 @@ fn database(name: &str, s: &SourceSection) -> Result<Database> {
                 "off" => GtidMode::Off,
                 other => bail!("[source.{name}] gtid '{other}' is not known: use auto, on or off"),
             };
+            let on_stale = match s.on_stale.as_deref().unwrap_or("tell") {
+                "tell" => OnStale::Tell,
+                "stop" => OnStale::Stop,
+                other => bail!("[source.{name}] on_stale '{other}' is not known: use tell, or stop (which stops the source)"),
+            };
             ensure!(s.server_id != Some(0), "[source.{name}] server_id must not be 0: choose one that no other replica of the server has");
-            Ok(Database::Mysql { server_id: s.server_id, gtid })
+            Ok(Database::Mysql { server_id: s.server_id, gtid, on_stale })
         }
     }
 }

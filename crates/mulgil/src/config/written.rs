@@ -69,7 +69,7 @@ pub struct SourceSection {
     pub heartbeat: Option<String>,
     /// A table whose rows ask for snapshots while streaming.
     pub signals: Option<String>,
-    /// PostgreSQL: whether the generator may put trades that it made up into its tables (`POST /api/v1/stock/generate` with `into`).
+    /// Whether the generator may put trades and orders that it made up into its tables (`POST /api/v1/stock/generate` with `into`).
     pub allow_generate: Option<bool>,
     /// What may leave it: `schema.table.column` with `*` and `?`; masks and truncations with a number of characters; hashes with a salt
     /// (`env:NAME` or `file:PATH`); other keys and conditions on rows by table.
@@ -85,6 +85,8 @@ pub struct SourceSection {
     /// MySQL: ours among the server's replicas, and whether the place is named by GTID: `auto`, `on` or `off`.
     pub server_id: Option<u32>,
     pub gtid: Option<String>,
+    /// MySQL, when rows come or go without row events (`ALTER TABLE … DROP PARTITION`): `tell` or `stop`.
+    pub on_stale: Option<String>,
 
     // The market simulator.
     /// The stream it feeds.
@@ -115,22 +117,18 @@ impl SourceSection {
             ("tables", self.tables.is_some()),
             ("snapshot", self.snapshot.is_some()),
             ("heartbeat", self.heartbeat.is_some()),
+            ("allow_generate", self.allow_generate.is_some()),
         ];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).chain(self.postgres_keys()).chain(self.mysql_keys()).collect()
     }
 
     pub fn postgres_keys(&self) -> Vec<&'static str> {
-        let written = [
-            ("slot", self.slot.is_some()),
-            ("publication", self.publication.is_some()),
-            ("signals", self.signals.is_some()),
-            ("allow_generate", self.allow_generate.is_some()),
-        ];
+        let written = [("slot", self.slot.is_some()), ("publication", self.publication.is_some()), ("signals", self.signals.is_some())];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
     }
 
     pub fn mysql_keys(&self) -> Vec<&'static str> {
-        let written = [("server_id", self.server_id.is_some()), ("gtid", self.gtid.is_some())];
+        let written = [("server_id", self.server_id.is_some()), ("gtid", self.gtid.is_some()), ("on_stale", self.on_stale.is_some())];
         written.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
     }
 
