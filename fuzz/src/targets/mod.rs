@@ -1,5 +1,6 @@
 //! The targets, one line each, and what each may take.
 
+mod captured;
 mod codec;
 mod config;
 mod file;
@@ -7,6 +8,9 @@ mod history;
 mod idempotency;
 mod ingest;
 mod journal;
+mod mysql;
+mod mysql_binlog;
+mod postgres;
 mod rules;
 mod state;
 mod values;
@@ -31,7 +35,7 @@ const fn of(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> 
 }
 
 /// Every target. The name is what `cargo xtask fuzz` takes, and that of its folders.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 31] = [
     of("json", ingest::json, ingest::json_seeds),
     of("ndjson", ingest::ndjson, ingest::ndjson_seeds),
     of("csv", ingest::csv, ingest::csv_seeds),
@@ -54,6 +58,15 @@ pub const TARGETS: [Target; 22] = [
     of("values", values::run, values::seeds),
     Target { base_bytes: 64 * MIB, ..of("schema", codec::schema, codec::schema_seeds) },
     Target { base_bytes: 32 * MIB, ..of("idempotency", idempotency::run, idempotency::seeds) },
+    Target { base_bytes: 16 * MIB, ..of("mysql_server", mysql::server, mysql::server_seeds) },
+    Target { base_bytes: 64 * MIB, ..of("mysql_binlog", mysql_binlog::run, mysql_binlog::seeds) },
+    of("mysql_gtid", mysql::gtid, mysql::gtid_seeds),
+    of("mysql_json", mysql::json, mysql::json_seeds),
+    Target { base_bytes: 16 * MIB, ..of("postgres_server", postgres::server, postgres::server_seeds) },
+    of("postgres_messages", postgres::messages, postgres::messages_seeds),
+    of("postgres_values", postgres::values, postgres::values_seeds),
+    of("change", captured::change, captured::change_seeds),
+    of("change_schema", captured::schema, captured::schema_seeds),
 ];
 
 pub fn target(name: &str) -> Option<&'static Target> {
