@@ -13,18 +13,17 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 const RUNS_MAX: usize = 3;
 
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+    let (mut figures, n_rows) = (Vec::new(), bench.asked_rows.unwrap_or(ROWS));
     for kind in Kind::ALL {
         for consumers in Consumers::ALL {
-            let row = format!("{}, a transaction of 1 M rows, {}", kind.name(), consumers.name());
-            figures.push(of(bench, kind, consumers, &row).unwrap_or_else(|e| Figure::missing(&row, &e)));
+            let row = format!("{}, a transaction of {n_rows} rows, {}", kind.name(), consumers.name());
+            figures.push(of(bench, kind, consumers, n_rows, &row).unwrap_or_else(|e| Figure::missing(&row, &e)));
         }
     }
     Ok(figures)
 }
 
-fn of(bench: &Bench, kind: Kind, consumers: Consumers, row: &str) -> Result<Figure> {
-    let n_rows = bench.asked_rows.unwrap_or(ROWS);
+fn of(bench: &Bench, kind: Kind, consumers: Consumers, n_rows: u64, row: &str) -> Result<Figure> {
     let (mut more, mut idle) = (Vec::new(), Vec::new());
     for _ in 0..bench.n_runs.min(RUNS_MAX) {
         let database = Database::start(kind)?;
@@ -44,6 +43,6 @@ fn of(bench: &Bench, kind: Kind, consumers: Consumers, row: &str) -> Result<Figu
         capture.server.kill()?;
         verify(&workload, &database, consumers)?;
     }
-    let note = format!("{n_rows} rows; over {:.0} MB of the idle process", Runs::new(idle).context("no runs")?.median());
+    let note = format!("over {:.0} MB of the idle process", Runs::new(idle).context("no runs")?.median());
     Ok(Figure::alone(row, "MB", &Runs::new(more).context("no runs")?, Aim::AtMost(200.0)).noted(note))
 }
