@@ -30,4 +30,6 @@ CREATE TABLE IF NOT EXISTS shop.order_executions (
 CREATE USER IF NOT EXISTS 'mulgil'@'%' IDENTIFIED BY 'change me';
 GRANT SELECT ON shop.orders TO 'mulgil'@'%';
 GRANT SELECT ON shop.order_executions TO 'mulgil'@'%';
+-- Only for allow_generate = true, on a server for trying things out:
+--     GRANT SELECT, INSERT, UPDATE, DELETE ON shop.orders TO 'mulgil'@'%'; GRANT INSERT ON shop.order_executions TO 'mulgil'@'%';
 GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'mulgil'@'%';

@@ -1,8 +1,9 @@
 //! The market simulator as a source: trades of a seeded random walk, started and stopped on demand.
 
 use super::ingest::writer_into;
-use super::inserts::Target;
+use super::inserts;
 use super::producer::{Ends, IntoLog, Producer, Wanted};
+use super::targets::Target;
 use crate::config::checked::SimulatorPlan;
 use crate::pipeline::running::Running;
 use crate::pipeline::stop::Stop;
@@ -98,7 +99,7 @@ impl Market {
             detail: String::new(),
         }));
         let (schema, wanted) = match into {
-            Some(target) => (Target::schema(target.stream())?, Wanted::Table(target)),
+            Some(target) => (inserts::schema(target.stream())?, Wanted::Table(target)),
             None => self.into_log(&plan, started)?,
         };
         let simulator = Simulator::new(&config, schema)?;
@@ -135,14 +136,15 @@ impl Market {
         Ok((schema, Wanted::Log(IntoLog { log, writer, recent, source: source(plan)?, at: at(plan), started })))
     }
 
-    /// The plan that a request is about: the first simulator of the configuration, or one for the first stream of trades.
-    fn plan(&self, request: &GenerateRequest) -> Result<SimulatorPlan, PortError> {
+    /// The plan that a request is about: the first simulator of the configuration, or one for the table or the first stream of trades.
+    fn plan(&self, request: &GenerateRequest, target: Option<&Target>) -> Result<SimulatorPlan, PortError> {
         let config = &self.running.config;
         let first = config.simulators.first().cloned();
         let of_stream = || {
-            config.streams.iter().find(|s| s.schema.kind == StreamKind::Trade).map(|s| SimulatorPlan {
+            let trades = config.streams.iter().find(|s| s.schema.kind == StreamKind::Trade).map(|s| &s.schema.stream);
+            target.map(Target::stream).or(trades).map(|stream| SimulatorPlan {
                 name: "market".to_owned(),
-                stream: s.schema.stream.clone(),
+                stream: stream.clone(),
                 start: false,
                 rate: 100.0,
                 seed: None,
@@ -180,8 +182,8 @@ impl Market {
 impl Generator for Market {
     fn start(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Started, PortError>> {
         async move {
-            let plan = self.plan(&request)?;
             let target = request.into.as_deref().map(|into| Target::find(&self.running.config, into)).transpose()?;
+            let plan = self.plan(&request, target.as_ref())?;
             let ends = Ends { after: request.duration, count: request.count };
             let (status, is_open) = match self.begin_or_find(plan, ends, target)? {
                 Begun::Fresh(status, is_open) => (status, is_open),

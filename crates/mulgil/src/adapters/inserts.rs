@@ -1,4 +1,4 @@
-//! The generator's trades as rows of a captured database's table: each batch one INSERT, which is one transaction.
+//! The generator's trades as rows of a captured PostgreSQL table: each batch one INSERT, which is one transaction.
 //!
 //! Which column gets what is what the stream reads from it, the other way round: `[stream.trades] columns = { symbol = "ticker" }` puts the
 //! symbol into `ticker`. Values are literals with every digit they have; nothing is rounded on the way, and a column that would round is
@@ -28,7 +28,7 @@ use std::time::Duration;
 pub const STATEMENT_ROWS: usize = 1_000;
 
 /// Decimals of the simulator's prices; its quantities are whole.
-const PRICE_SCALE: i8 = 2;
+pub const PRICE_SCALE: i8 = 2;
 
 /// For a question to the catalog.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
@@ -59,21 +59,19 @@ struct Column {
     is_needed: bool,
 }
 
-fn refuse(kind: PortErrorKind, detail: impl Into<String>) -> PortError {
+/// Of the trades that are put into tables.
+pub fn schema(stream: &Topic) -> Result<Arc<StreamSchema>> {
+    Ok(Arc::new(simulator::schema(stream.clone(), TradeDecimals { price_scale: PRICE_SCALE, quantity_scale: 0 })?))
+}
+
+pub fn refuse(kind: PortErrorKind, detail: impl Into<String>) -> PortError {
     PortError::new(kind, detail)
 }
 
 impl Target {
-    /// `into` names a captured database, or one of its tables: `exchange`, `exchange.public.stock_trades`.
-    pub fn find(config: &Checked, into: &str) -> Result<Self, PortError> {
-        let (source, table) = into.split_once('.').map_or((into, None), |(source, table)| (source, Some(table)));
-        let capture = config.captures.iter().find(|c| c.name == source);
-        let unknown = || refuse(PortErrorKind::NotFound, format!("there is no captured database '{source}': see GET /api/v1/captures"));
-        let capture = capture.ok_or_else(unknown)?;
-        if !capture.allow_generate {
-            let detail = format!("[source.{source}] does not allow trades that are made up: set allow_generate = true if it may have them");
-            return Err(refuse(PortErrorKind::Forbidden, detail));
-        }
+    /// The table of the database that a stream of trades is made from; `table` where there is more than one.
+    pub fn find(config: &Checked, capture: &CapturePlan, table: Option<&str>) -> Result<Self, PortError> {
+        let source = capture.name.as_str();
         let of_source = |s: &&StreamPlan| s.schema.kind == StreamKind::Trade && s.from.as_ref().is_some_and(|f| f.source == source);
         let mut streams: Vec<&StreamPlan> = config.streams.iter().filter(of_source).collect();
         if let Some(table) = table {
@@ -83,7 +81,7 @@ impl Target {
         let Some((stream, table)) = streams.first().zip(tables.first()) else {
             let from = table.map_or_else(|| format!("{source}.SCHEMA.TABLE"), |table| format!("{source}.{table}"));
             let detail =
-                format!("no stream of trades is made from {into}: add [stream.trades] with kind = \"trade\" and from = \"{from}\"");
+                format!("no stream of trades is made from {from}: add [stream.trades] with kind = \"trade\" and from = \"{from}\"");
             return Err(refuse(PortErrorKind::Invalid, detail));
         };
         if let Some(other) = tables.iter().find(|t| t != &table) {
@@ -91,7 +89,7 @@ impl Target {
             return Err(refuse(PortErrorKind::Invalid, detail));
         }
         let broken = |e: anyhow::Error| refuse(PortErrorKind::Internal, format!("{e:#}"));
-        let schema = Self::schema(&stream.schema.stream).map_err(broken)?;
+        let schema = schema(&stream.schema.stream).map_err(broken)?;
         let zone = TimeZone::get(&stream.timezone).context("the stream's time zone").map_err(broken)?;
         let columns = columns(&schema, stream);
         Ok(Self { capture: capture.clone(), table: (*table).to_owned(), stream: stream.schema.stream.clone(), columns, zone })
@@ -104,11 +102,6 @@ impl Target {
 
     pub fn stream(&self) -> &Topic {
         &self.stream
-    }
-
-    /// Of the trades that it takes.
-    pub fn schema(stream: &Topic) -> Result<Arc<StreamSchema>> {
-        Ok(Arc::new(simulator::schema(stream.clone(), TradeDecimals { price_scale: PRICE_SCALE, quantity_scale: 0 })?))
     }
 
     fn quoted(&self) -> String {

@@ -8,6 +8,8 @@ pub mod generator;
 pub mod idempotency;
 pub mod ingest;
 pub mod inserts;
+pub mod orders;
 pub mod past;
 pub mod producer;
+pub mod targets;
 pub mod vitals;

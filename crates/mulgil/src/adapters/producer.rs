@@ -1,6 +1,6 @@
 //! One run of the simulator on its thread: trades as they happen, into the log or into a captured database's table.
 
-use super::inserts::{self, Inserts, Target};
+use super::targets::{Table, Target};
 use crate::pipeline::recent::Recent;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::writer::StreamWriter;
@@ -55,7 +55,7 @@ pub struct IntoLog {
 /// The connection lives in the runtime, on the thread of the run.
 pub struct IntoTable {
     runtime: Runtime,
-    inserts: Inserts,
+    table: Table,
 }
 
 impl Wanted {
@@ -66,8 +66,8 @@ impl Wanted {
             Self::Table(target) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = runtime.map_err(|e| PortError::new(PortErrorKind::Internal, format!("cannot make a runtime: {e}")))?;
-                let inserts = runtime.block_on(Inserts::open(&target))?;
-                Ok(Way::Table(IntoTable { runtime, inserts }))
+                let table = runtime.block_on(target.open())?;
+                Ok(Way::Table(IntoTable { runtime, table }))
             }
         }
     }
@@ -85,8 +85,8 @@ pub struct Producer {
 impl Producer {
     pub fn run(mut self, clock: &Clock, stop: &Stop) {
         let result = self.produce(clock, stop);
-        if let Way::Table(IntoTable { runtime, inserts }) = self.way {
-            runtime.block_on(inserts.close());
+        if let Way::Table(IntoTable { runtime, table }) = self.way {
+            runtime.block_on(table.close());
         }
         let mut status = lock(&self.status);
         status.ended = Some(clock().0);
@@ -129,8 +129,8 @@ impl Producer {
     fn commit(&mut self, batch: &RecordBatch, produced: u64, received: ReceiveTime, stop: &Stop) -> Result<bool> {
         let is_done = match &mut self.way {
             Way::Log(log) => log.commit(batch, produced, received, stop, &self.status)?,
-            Way::Table(IntoTable { runtime, inserts }) => {
-                runtime.block_on(inserts.insert(batch))?;
+            Way::Table(IntoTable { runtime, table }) => {
+                runtime.block_on(table.insert(batch))?;
                 true
             }
         };
@@ -148,7 +148,7 @@ impl Way {
     fn batch_rows(&self) -> usize {
         match self {
             Self::Log(_) => BATCH_ROWS,
-            Self::Table(_) => inserts::STATEMENT_ROWS,
+            Self::Table(way) => way.table.rows_max(),
         }
     }
 }

@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::watch;
 
 #[derive(Debug, Default, Args)]
@@ -46,11 +47,11 @@ pub fn run(args: RunArgs) -> Result<()> {
     let running = Arc::new(Running::start(config, &RunOptions::default(), clock())?);
     let market = Arc::new(Market::new(Arc::clone(&running)));
     let served = server.start(&running, &market)?;
+    let stop = on_signal(&served.threads, &running.ended);
     greet(&running, &served);
     market.start_configured()?;
     let captures = running.start_captures()?;
     served.captures.set(Arc::clone(&captures)).ok();
-    let stop = on_signal(&served.threads, &running.ended);
     reload_on_hangup(&served.threads, &running, args.at);
     show_status(&running, &served, &stop);
     eprintln!("stopping: sources, server, shards, history, log");
@@ -202,20 +203,21 @@ fn greet(running: &Running, served: &Served) {
     eprintln!("Ctrl-C stops in order and loses nothing.");
 }
 
-/// Resolves when the process is told to end, or a part of it has failed.
+/// Resolves when the process is told to end, or a part of it has failed. From here on a signal no longer just ends the process.
 fn on_signal(threads: &Runtime, ended: &Stop) -> Stop {
     let (stop, ended) = (Stop::default(), ended.clone());
     let asked = stop.clone();
+    let _inside = threads.enter();
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| tokio::signal::unix::signal(kind).ok());
+    let [interrupted, terminated] = signals.map(|signal| async move {
+        match signal {
+            Some(mut signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
+    });
     threads.spawn(async move {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-        let terminated = async {
-            match &mut terminate {
-                Some(signal) => drop(signal.recv().await),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result.unwrap_or(()),
+            () = interrupted => {}
             () = terminated => {}
             () = ended.wait_async() => {}
         }
@@ -228,7 +230,7 @@ fn on_signal(threads: &Runtime, ended: &Stop) -> Stop {
 fn reload_on_hangup(threads: &Runtime, running: &Arc<Running>, at: Where) {
     let running = Arc::clone(running);
     threads.spawn(async move {
-        let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+        let Ok(mut hangups) = tokio::signal::unix::signal(SignalKind::hangup()) else { return };
         while hangups.recv().await.is_some() {
             match load(&at).and_then(|next| running.reload_rules(&next)) {
                 Ok(n) => eprintln!("rules read again: {n} streams have new ones"),

@@ -113,8 +113,8 @@ mod tests {
             expect![[r#"[source.s] slot is a key of type = "postgres""#]],
         );
         check(
-            "[source.s]\ntype = \"mysql\"\nurl = \"env:U\"\ntables = [\"shop.orders\"]\nallow_generate = true",
-            expect![[r#"[source.s] allow_generate is a key of type = "postgres""#]],
+            "[source.s]\ntype = \"simulator\"\nstream = \"trades\"\nallow_generate = true",
+            expect!["[source.s] allow_generate is a key of a captured database, not of the simulator"],
         );
         check(
             "[source.s]\ntype = \"postgres\"\nurl = \"env:U\"\ntables = [\"public.t\"]\n[stream.t]\nfrom = \"x.public.t\"",

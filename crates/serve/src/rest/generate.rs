@@ -33,8 +33,8 @@ pub struct GenerateBody {
     anomaly_share: Option<f64>,
     /// The same seed gives the same trades.
     seed: Option<u64>,
-    /// A captured database, `"exchange"` or `"exchange.public.stock_trades"`: the trades are inserted into its table, and come back as
-    /// changes. Only where its configuration says `allow_generate = true`.
+    /// A captured database, `"exchange"` or `"exchange.public.stock_trades"`: the trades are inserted into its table (of MySQL: as orders),
+    /// and come back as changes. Only where its configuration says `allow_generate = true`.
     into: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use super::socket::Client;
 use super::{World, until_it_streams};
 use crate::program::{repository, until};
-use mulgil_servers::{Postgres, Settings};
+use mulgil_servers::{MariaDb, Postgres, Settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -121,4 +121,59 @@ fn trades_are_put_into_no_table_that_may_not_have_them() {
     assert_eq!(server.sql("SELECT count(*) FROM stock_trades").unwrap(), "0");
     drop(server);
     check(&world, "exchange", 503, "cannot connect");
+}
+
+#[test]
+fn orders_are_placed_filled_cancelled_and_taken_out() {
+    let server = MariaDb::start(&Settings::default()).unwrap();
+    let example = |name: &str| std::fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap();
+    server.sql(&example("setup.sql")).unwrap();
+    server.sql_in("shop", "INSERT INTO orders (user_id, symbol, order_type, quantity, price) VALUES (1, 'BTC', 'BUY', 900, 5.25)").unwrap();
+    let config = example("mulgil.toml").replace("allow_generate = false", "allow_generate = true");
+    let world = World::new(&config, server.url_as("mulgil", "change%20me", "shop"));
+    let running = world.start();
+    let mut client = Client::of(&running.url);
+    until("the row that was there", || (world.cat("orders").len() == 1).then_some(()));
+    let body = json!({"into": "shop", "count": 300, "rate": 100_000, "seed": 7});
+    let (status, problem) = client.post(GENERATE, &body);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(status == 403 && detail.contains("GRANT SELECT, INSERT, UPDATE, DELETE ON `shop`.`orders` TO `mulgil`"), "{status} {detail}");
+    server
+        .sql("GRANT SELECT, INSERT, UPDATE, DELETE ON shop.orders TO 'mulgil'@'%'; GRANT INSERT ON shop.order_executions TO 'mulgil'@'%'")
+        .unwrap();
+    client.subscribe(json!({"streams": ["orders", "executions"]}));
+    let (status, run) = client.post(GENERATE, &body);
+    assert_eq!((status, &run["into"]), (202, &json!("shop.shop.orders")), "{run}");
+    let run = until_over(&client);
+    assert_eq!((&run["state"], &run["produced"]), (&json!("finished"), &json!(300)), "{run}");
+
+    // Of ten orders nine get another status and one is deleted; seven are executed.
+    let (rows, _) = client.rows("rows", 300 + 270 + 30 + 210);
+    let with = |op: &str, status: &str| {
+        rows.iter().filter(|r| r["op"] == op && (r["status"] == status || r["executed_qty"].is_i64() && status.is_empty())).count()
+    };
+    let seen =
+        [with("c", "PENDING"), with("u", "FILLED"), with("u", "CANCELLED"), with("u", "PARTIAL"), with("d", "PENDING"), with("c", "")];
+    assert_eq!(seen, [300, 210, 30, 30, 30, 210]);
+    // What is left in the table is what the changes say, to the cent; the row of somebody else is as it was.
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for row in rows.iter().filter(|r| r["user_id"].is_i64()) {
+        let id = row["order_id"].as_str().unwrap().to_owned();
+        match row["is_deleted"] == json!(true) {
+            true => drop(last.remove(&id)),
+            false => drop(last.insert(id, format!("{} {} {}", row["user_id"], row["quantity"], row["price"].as_f64().unwrap()))),
+        }
+    }
+    let table =
+        server.sql_in("shop", "SELECT order_id, user_id, quantity, price FROM orders WHERE user_id <> 1 OR symbol <> 'BTC'").unwrap();
+    let table: BTreeMap<String, String> = table
+        .lines()
+        .map(|line| {
+            let cells: Vec<&str> = line.split_whitespace().collect();
+            (cells[0].to_owned(), format!("{} {} {}", cells[1], cells[2], cells[3].parse::<f64>().unwrap()))
+        })
+        .collect();
+    assert_eq!((last.len(), &last), (270, &table));
+    assert_eq!(server.sql_in("shop", "SELECT status, price FROM orders WHERE user_id = 1 AND symbol = 'BTC'").unwrap(), "PENDING\t5.25");
+    running.stop();
 }
