@@ -169,6 +169,7 @@ impl PipelineVitals {
                 ("mulgil_capture_safe_wal_bytes", health.safe_wal_bytes.map(|b| b as f64)),
                 ("mulgil_capture_last_commit_age_seconds", health.committed_us.map(|us| (now - us).max(0) as f64 / 1e6)),
                 ("mulgil_capture_wal_ok", health.wal_status.as_deref().map(|s| f64::from(u8::from(is_wal_safe(s))))),
+                ("mulgil_capture_stale_tables", Some(health.stale.len() as f64)),
                 ("mulgil_capture_snapshot_rows", Some(health.snapshot_rows as f64)),
                 ("mulgil_capture_snapshot_chunks_done", Some(health.snapshot_chunks_done as f64)),
                 ("mulgil_capture_snapshot_chunks", Some(health.snapshot_chunks as f64)),
@@ -191,7 +192,7 @@ impl PipelineVitals {
                 Some(status) => {
                     (false, format!("{state}, but the slot's wal_status is {status}: the database is about to drop what is not read yet"))
                 }
-                None => (true, format!("{state}, {} changes", seen.n_changes)),
+                None => (true, format!("{state}, {} changes{}", seen.n_changes, stale(&seen.health.stale))),
             },
             State::Connecting => (now - seen.since_us < STUCK_US, state.to_owned()),
             State::Waiting | State::Refused | State::Stopped => (false, format!("{state}: {}", seen.detail)),
@@ -240,6 +241,15 @@ impl PipelineVitals {
         ];
         checks.extend(captured);
         checks
+    }
+}
+
+/// Tables that are no longer what was captured of them, the first few.
+fn stale(tables: &[String]) -> String {
+    const NAMED_MAX: usize = 5;
+    match tables.len() {
+        0 => String::new(),
+        n => format!("; {n} stale until a new snapshot of them: {}", tables[..n.min(NAMED_MAX)].join("; ")),
     }
 }
 
