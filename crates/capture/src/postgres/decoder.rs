@@ -112,6 +112,12 @@ impl Decoder {
         }
     }
 
+    /// When the last transaction before the place was committed.
+    #[must_use]
+    pub fn committed_before(self, committed_us: Option<i64>) -> Self {
+        Self { committed_us, ..self }
+    }
+
     pub fn reached(&self) -> Reached {
         self.reached
     }
@@ -127,6 +133,11 @@ impl Decoder {
 
     pub fn has_changes(&self) -> bool {
         !self.changes.is_empty()
+    }
+
+    /// All of each transaction that has been begun is there.
+    pub fn is_between(&self) -> bool {
+        self.transaction.is_none() && self.replay.is_none()
     }
 
     pub fn take_changes(&mut self) -> Vec<Change> {
@@ -167,7 +178,7 @@ impl Decoder {
     /// The server says that it has decoded all below `lsn` and sent what there was of it.
     pub fn idle_until(&mut self, lsn: u64) {
         let position = Position::new(lsn, 0);
-        if self.transaction.is_none() && self.replay.is_none() && position > self.reached.position {
+        if self.is_between() && position > self.reached.position {
             self.reached = Reached { position, flush_lsn: lsn };
         }
     }

@@ -325,7 +325,8 @@ impl PostgresSource {
     }
 
     async fn wait(&mut self) -> Woken {
-        let has_changes = self.decoder.has_changes();
+        // The server sends a transaction when it has committed, message by message: the rest of it is on its way, and one batch is one commit.
+        let has_changes = self.decoder.has_changes() && self.decoder.is_between();
         let deadline = self.deadline();
         let is_caring = self.care.is_some();
         let care = &mut self.care;
