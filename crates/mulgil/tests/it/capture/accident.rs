@@ -89,8 +89,9 @@ impl Accident {
         for part in why {
             assert!(detail.contains(part), "no '{part}' in: {detail}");
         }
-        let metrics = get(&format!("{}/metrics", running.url));
-        assert!(metrics.contains("mulgil_capture_up{source=\"exchange\"} 0"), "{metrics}");
+        // Measured now and then.
+        let is_down = || get(&format!("{}/metrics", running.url)).contains("mulgil_capture_up{source=\"exchange\"} 0").then_some(());
+        until("the metric of it", is_down);
         let said = running.stop();
         assert!(said.contains("capture has stopped and waits for a decision"), "{said}");
         let listed = ok(&["capture", "ls", "-c", text(&self.world.config), "--data", text(&self.world.data())]);

@@ -112,6 +112,7 @@ impl Drop for Enough<'_> {
 }
 
 const SNAPSHOT_ROWS: u32 = 90_000;
+const EVERY: u32 = 499;
 
 #[test]
 fn a_snapshot_of_postgres_goes_on_behind_every_chunk() {
@@ -137,7 +138,10 @@ fn killed_in_snapshot(dialect: Dialect) {
     let mut lives = Lives::new(&world, &database, seed);
     std::thread::scope(|scope| {
         let _enough = Enough(&clients);
-        scope.spawn(|| clients.work(seed + 1, about));
+        for client in 0..CLIENTS {
+            let clients = &clients;
+            scope.spawn(move || clients.work(seed + 1 + client, about));
+        }
         for life in 0..n_lives(LIVES_IN_SNAPSHOT) {
             match life % 7 {
                 3 => lives.live(End::Committing),
@@ -170,7 +174,8 @@ fn about(_: Dialect, random: &mut StdRng) -> String {
     let one = |random: &mut StdRng| {
         let id = random.random_range(1..SNAPSHOT_ROWS);
         match random.random_range(0..10) {
-            0..4 => format!("UPDATE big SET n = n + 1 WHERE id >= {id} AND id < {};", id + 30),
+            // In every chunk some: one that is being read has to do without them.
+            0..4 => format!("UPDATE big SET n = n + 1 WHERE id % {EVERY} = {};", id % EVERY),
             4 | 5 => format!("DELETE FROM big WHERE id >= {id} AND id < {};", id + 5),
             6 => format!("INSERT INTO big VALUES ({}, 0, 'new');", random.random_range(SNAPSHOT_ROWS..1_000_000_000)),
             7 => format!("UPDATE big SET id = {} - id WHERE id = {id};", SNAPSHOT_ROWS + 1),
@@ -184,7 +189,7 @@ fn about(_: Dialect, random: &mut StdRng) -> String {
 /// Clients that stand in each other's way are soon told so.
 fn settings(dialect: Dialect) -> Settings {
     match dialect {
-        Dialect::Postgres => Settings::default().with("deadlock_timeout", "200ms"),
+        Dialect::Postgres => Settings::default().with("deadlock_timeout", "200ms").with("lock_timeout", "1s"),
         Dialect::MariaDb => Settings::default().with("innodb-lock-wait-timeout", "1").with("transaction-isolation", "READ-COMMITTED"),
     }
 }

@@ -194,7 +194,7 @@ pub fn finish(database: &Database) {
 }
 
 fn end_prepared(database: &Database) {
-    if database.dialect() == Dialect::MariaDb {
-        database.sql(&workload::rollback(&database.sql("XA RECOVER").unwrap())).unwrap();
-    }
+    let dialect = database.dialect();
+    let listed = database.sql(workload::list_prepared(dialect)).unwrap();
+    database.sql(&workload::rollback_prepared(dialect, &listed)).unwrap();
 }

@@ -92,16 +92,20 @@ pub fn script(dialect: Dialect, random: &mut StdRng) -> String {
     format!("BEGIN;\n{statements}{end};\n")
 }
 
-/// What only one of them has: DDL within a transaction and within what of it is rolled back, one truncate of two tables; transactions
-/// that are prepared before they are committed, and one statement that deletes from two tables.
+/// What each has in its own way: transactions that are prepared before they are committed. And what only one of them has: DDL within a
+/// transaction and within what of it is rolled back, one truncate of two tables; one statement that deletes from two tables.
 fn own_kind(dialect: Dialect, random: &mut StdRng) -> String {
     let (table, id, x) = (TABLES[random.random_range(0..TABLES.len())], random.random_range(0..IDS), random.random_range(0..3));
-    let mut rows = || insert(dialect, table, id, id + random.random_range(20..300));
     match (dialect, id % 4) {
         (Dialect::Postgres, 0) => format!("TRUNCATE {};\n", TABLES.join(", ")),
+        (Dialect::Postgres, 1) => {
+            let (name, end) = (format!("'{}'", copied(random)), if id % 8 == 1 { "ROLLBACK" } else { "COMMIT" });
+            let rows = insert(dialect, table, id, id + 300);
+            format!("BEGIN; {rows}; DELETE FROM {table} WHERE id < {id}; PREPARE TRANSACTION {name}; {end} PREPARED {name};\n")
+        }
         (Dialect::Postgres, _) => {
             let add = format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS x{x} int DEFAULT {id}");
-            let [first, undone, between, last] = [(); 4].map(|()| rows());
+            let [first, undone, between, last] = [(); 4].map(|()| insert(dialect, table, id, id + random.random_range(20..300)));
             format!(
                 "BEGIN; {first}; SAVEPOINT s; {add}; UPDATE {table} SET n = n + 1 WHERE id < 50; {undone}; ROLLBACK TO SAVEPOINT s; {between}; \
                  ALTER TABLE {table} ADD COLUMN IF NOT EXISTS x{x} varchar(9) DEFAULT 'in'; {last}; \
@@ -120,11 +124,20 @@ fn own_kind(dialect: Dialect, random: &mut StdRng) -> String {
     }
 }
 
-/// Ends what a killed client or server has left prepared: it holds its locks for ever.
-pub fn rollback(prepared: &str) -> String {
+/// Lists what a killed server had prepared: it holds its locks for ever.
+pub fn list_prepared(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => "SELECT gid FROM pg_prepared_xacts",
+        Dialect::MariaDb => "XA RECOVER",
+    }
+}
+
+/// Ends it.
+pub fn rollback_prepared(dialect: Dialect, listed: &str) -> String {
     // A line of `XA RECOVER` ends with the name.
-    let names = prepared.lines().filter_map(|line| line.rsplit('\t').next());
-    names.map(|name| format!("XA ROLLBACK '{name}';\n")).collect()
+    let names = listed.lines().filter_map(|line| line.rsplit('\t').next());
+    let rollback = if dialect == Dialect::Postgres { "ROLLBACK PREPARED" } else { "XA ROLLBACK" };
+    names.map(|name| format!("{rollback} '{name}';\n")).collect()
 }
 
 /// Touches every row, so that the log has each as it is after all DDL, and leaves a mark: the row -1.
