@@ -55,6 +55,8 @@ pub struct Assembler {
     limits: Limits,
     /// End of the last event.
     at: u64,
+    /// Where the last transaction begins.
+    begun_at: u64,
     /// The event whose rows are counted, and the next row's number.
     ordinal: (u64, u64),
 }
@@ -89,6 +91,7 @@ impl Assembler {
             touched: Vec::new(),
             is_any_touched: false,
             at,
+            begun_at: at,
             ordinal: (0, 0),
         }
     }
@@ -116,6 +119,10 @@ impl Assembler {
         let header = event.header;
         if header.next_at != 0 && !header.is_artificial() && !matches!(event.body, Body::Rotate(_) | Body::Heartbeat(_)) {
             self.at = self.end_of(&header);
+        }
+        if matches!(event.body, Body::Begin(_) | Body::MariadbBegin(_)) {
+            // The stream's place may be far before it: a server that is asked by GTID leaves out what was read.
+            self.begun_at = self.at.saturating_sub(u64::from(header.length));
         }
         self.body(header, event.body, sql).await?;
         self.go_on();
@@ -251,9 +258,9 @@ impl Assembler {
         }
     }
 
-    /// What is prepared is kept, and where it begins: the stream's place until here. In one phase (MySQL) it is committed as well.
+    /// What is prepared is kept, and where it begins. In one phase (MySQL) it is committed as well.
     fn prepare(&mut self, prepare: XaPrepare) -> Result<(), SourceError> {
-        let begin = (self.place.file.clone(), self.place.at);
+        let begin = (self.place.file.clone(), self.begun_at);
         let Some(open) = &mut self.open else { return self.commit() };
         let xid = prepare.xa.to_string();
         if !prepare.is_one_phase {
@@ -277,7 +284,7 @@ impl Assembler {
     /// The rows of what was prepared before, as those of the open transaction.
     fn commit_prepared(&mut self, xid: String) -> Result<(), SourceError> {
         let Some(changes) = self.prepared.take_waiting(&xid) else {
-            let before = (self.place.file.clone(), self.place.at);
+            let before = (self.place.file.clone(), self.at);
             self.wanted = Some(Wanted { begin: self.prepared.begin(&xid), xid, before });
             self.open.iter_mut().for_each(Open::begin_anew);
             return Ok(());

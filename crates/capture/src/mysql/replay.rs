@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct Wanted {
     pub xid: String,
     pub begin: Begin,
-    /// Where the event that commits it begins, or a little behind that: what was prepared is before it.
+    /// Where the event that commits it ends: what was prepared is before it.
     pub before: (Arc<str>, u64),
 }
 

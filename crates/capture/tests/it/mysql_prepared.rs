@@ -222,3 +222,30 @@ async fn rows_that_were_purged_between_prepare_and_commit_are_a_hole_that_is_tol
     assert_eq!(error.kind, SourceErrorKind::Refused);
     assert!(error.to_string().contains("X'61'") && error.to_string().contains("new snapshot"), "{error}");
 }
+
+#[tokio::test]
+async fn what_is_prepared_is_found_on_the_server_that_takes_over() {
+    let server = start();
+    let other = MariaDb::start(&Settings::default()).unwrap();
+    let follow = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos; START SLAVE",
+        server.port()
+    );
+    other.sql(&follow).unwrap();
+    let mut reader = from_here(&server).await;
+    // In memory as well, which does not outlive the server.
+    prepare(&server, "a", "INSERT INTO t.x VALUES (1, 'a'), (2, 'a')");
+    prepare(&server, "b", "INSERT INTO t.x VALUES (3, 'b')");
+    reader.until_mark(&server, 1).await;
+    assert_eq!((noted(&reader), reader.count(Op::Create)), (2, 0));
+    reader.drop_source();
+    let at = server.sql("SELECT @@gtid_binlog_pos").unwrap();
+    assert_eq!(other.sql(&format!("SELECT MASTER_GTID_WAIT('{at}', 60)")).unwrap(), "0");
+    other.sql("STOP SLAVE").unwrap();
+    reader.settings.address = other.url("").parse().unwrap();
+    end(&other, "COMMIT", "a");
+    end(&other, "ROLLBACK", "b");
+    reader.until_mark(&other, 2).await;
+    assert_eq!((told(&reader), noted(&reader)), (vec!["Create Int(1)".to_owned(), "Create Int(2)".to_owned()], 0));
+    assert_eq!(fold(&reader.changes), tables_now(&reader.settings).await);
+}
