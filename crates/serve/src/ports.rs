@@ -255,6 +255,8 @@ pub struct CaptureStatus {
     pub retained_bytes: Option<u64>,
     pub wal_status: Option<String>,
     pub safe_wal_bytes: Option<i64>,
+    /// Tables that are no longer what was captured of them, with why; a snapshot mends each.
+    pub stale: Vec<String>,
     /// Of the snapshot under way, or the last one.
     pub snapshot_rows: u64,
     pub snapshot_chunks_done: u64,

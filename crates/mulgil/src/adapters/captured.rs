@@ -66,6 +66,7 @@ fn status(plan: &CapturePlan, seen: Seen) -> CaptureStatus {
         retained_bytes: health.retained_bytes,
         wal_status: health.wal_status,
         safe_wal_bytes: health.safe_wal_bytes,
+        stale: health.stale,
         snapshot_rows: health.snapshot_rows,
         snapshot_chunks_done: health.snapshot_chunks_done,
         snapshot_chunks: health.snapshot_chunks,

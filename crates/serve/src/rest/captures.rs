@@ -49,6 +49,8 @@ pub struct CaptureReport {
     retained_bytes: Option<u64>,
     wal_status: Option<String>,
     safe_wal_bytes: Option<i64>,
+    /// Tables that are no longer what was captured of them, with why: a snapshot mends each.
+    stale: Vec<String>,
     snapshot: SnapshotProgress,
 }
 
@@ -93,6 +95,7 @@ impl From<CaptureStatus> for CaptureReport {
             retained_bytes: s.retained_bytes,
             wal_status: s.wal_status,
             safe_wal_bytes: s.safe_wal_bytes,
+            stale: s.stale,
             snapshot: SnapshotProgress { rows: s.snapshot_rows, chunks_done: s.snapshot_chunks_done, chunks: s.snapshot_chunks },
         }
     }

@@ -29,6 +29,9 @@ async fn captured_databases_are_told_with_state_lag_and_progress() {
                 "rows": 5
               },
               "source": "exchange",
+              "stale": [
+                "public.stock_trades: a partition was dropped"
+              ],
               "state": "streaming",
               "tables": [
                 "public.stock_trades"

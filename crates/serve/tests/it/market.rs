@@ -357,6 +357,7 @@ impl Captured for Market {
             retained_bytes: Some(1024),
             wal_status: Some("reserved".into()),
             safe_wal_bytes: None,
+            stale: vec!["public.stock_trades: a partition was dropped".into()],
             snapshot_rows: 5,
             snapshot_chunks_done: 1,
             snapshot_chunks: 2,
