@@ -4,7 +4,9 @@ use super::dead_letters;
 use super::feed::{AHEAD_OF_CLOCK_MAX_US, log_error};
 use super::idempotency::{Given, Remembered, filed, record};
 use crate::config::checked::{Checked, StreamPlan};
+use crate::pipeline::folder::Folder;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::recent::{Dealt, Recent};
 use crate::pipeline::schemas::Schemas;
 use crate::pipeline::writer::StreamWriter;
 use anyhow::{Context, Result};
@@ -21,6 +23,7 @@ pub struct LogIngest(Arc<Inner>);
 
 struct Inner {
     log: Arc<dyn Log>,
+    recent: Arc<Recent>,
     streams: BTreeMap<Topic, Door>,
     remembered: Mutex<Remembered>,
     /// Keys of requests that are being worked on.
@@ -34,17 +37,18 @@ struct Door {
 }
 
 impl LogIngest {
-    pub fn new(config: &Checked, plan: &Plan, schemas: &Schemas, log: Arc<dyn Log>, now: AppendTime) -> Result<Self> {
+    pub fn new(config: &Checked, plan: &Plan, folder: &Folder, now: AppendTime) -> Result<Self> {
+        let log = folder.log();
         let mut streams = BTreeMap::new();
         for stream in &config.streams {
             let name = stream.schema.stream.clone();
             let decode = decode_plan(stream, UnknownFields::Refuse)?;
-            streams.insert(name.clone(), Door { decode, writer: Mutex::new(writer_into(plan, schemas, &name)?) });
+            streams.insert(name.clone(), Door { decode, writer: Mutex::new(writer_into(plan, &folder.schemas, &name)?) });
         }
         let remembered = Remembered::open(&*log, now)?;
         metrics::gauge!("mulgil_idempotency_keys").set(remembered.n_keys() as f64);
         let remembered = Mutex::new(remembered);
-        Ok(Self(Arc::new(Inner { log, streams, remembered, under_way: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { log, recent: Arc::clone(&folder.recent), streams, remembered, under_way: Mutex::default() })))
     }
 
     /// As [`Ingest::ingest`], on the caller's own thread.
@@ -127,8 +131,8 @@ impl Inner {
             ContentKind::Avro => Format::Avro,
         };
         let decoded = decode::decode(&door.decode, format, &request.body, request.received);
-        let appends = lock(&door.writer).by_key(&decoded.batch, request.received).map_err(|e| internal(&format!("{e:#}")))?;
-        self.commit(request, format, &decoded, appends, filed)
+        let dealt = lock(&door.writer).deal(&decoded.batch, request.received).map_err(|e| internal(&format!("{e:#}")))?;
+        self.commit(request, format, &decoded, dealt, filed)
     }
 
     fn commit(
@@ -136,7 +140,7 @@ impl Inner {
         request: &IngestRequest,
         format: Format,
         decoded: &Decoded,
-        appends: Vec<Append>,
+        (appends, dealt): (Vec<Append>, Vec<Dealt>),
         filed: Option<&str>,
     ) -> Result<IngestAnswer, PortError> {
         let mut answer = IngestAnswer {
@@ -158,6 +162,7 @@ impl Inner {
         }
         mulgil_disk::failpoint::here("ingest.before-commit");
         let committed = self.log.commit(commit).map_err(log_error)?;
+        self.recent.keep(dealt, &committed);
         mulgil_disk::failpoint::here("ingest.before-answer");
         let bases = sizes.iter().zip(&committed.base_offsets);
         answer.placed =

@@ -130,7 +130,7 @@ impl ServerSetup {
         let clock = Arc::clone(&running.clock);
         let ports = Ports {
             feed: Arc::new(LogFeed::new(folder, &running.config, changed)?),
-            ingest: Arc::new(LogIngest::new(&running.config, &running.plan, &folder.schemas, folder.log(), clock())?),
+            ingest: Arc::new(LogIngest::new(&running.config, &running.plan, folder, clock())?),
             past: Arc::new(HistoryPast::new(Arc::clone(&folder.history), queries.handle().clone(), query_limits(&running.config))),
             generator: Arc::clone(market) as _,
             captured: Arc::new(CapturedDatabases(Arc::clone(&captures))),
