@@ -134,6 +134,9 @@ pub struct Batch {
 
 /// How far a source has come: a position that can be compared, and all that the source needs to go on there, as JSON of its own making
 /// (slot and system identifier, GTID set and binlog file, finished chunks of a snapshot, shapes of tables).
+///
+/// What is large and seldom changes need not be given with every batch: the key `same` of the notes names what is as it was in the batch before
+/// it (never in the first of an opening), and is not stored itself. What the notes leave out without a word is gone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resume {
     pub position: Position,

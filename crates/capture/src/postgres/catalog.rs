@@ -3,6 +3,7 @@
 //! PostgreSQL documentation, chapter "System Catalogs": pg_class, pg_attribute, pg_index, pg_type, pg_enum, pg_inherits, pg_publication.
 
 use super::forms::Form;
+use super::snapshot::key::Order;
 use super::wire::{Connection, TextRow, WireError, identifier, literal};
 use crate::table::{Column, Table, TableId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +104,17 @@ pub struct UniqueKey {
     pub is_replica_identity: bool,
     /// Numbers of the columns, in the order of the index.
     pub columns: Vec<i16>,
+    /// How the index orders each of them.
+    pub ordered: Vec<Ordered>,
+}
+
+/// By what a column of an index is ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    /// Quoted, with its schema.
+    pub collation: Option<Arc<str>>,
+    /// `None`: as the type is by itself, with the column's own collation.
+    pub order: Option<Order>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -402,25 +414,44 @@ async fn columns(connection: &mut Connection, oids: &[u32]) -> Result<BTreeMap<u
 }
 
 async fn keys(connection: &mut Connection, oids: &[u32]) -> Result<BTreeMap<u32, Vec<UniqueKey>>, WireError> {
+    // A unique index is a btree, whose access method has this number ("pg_am.dat").
+    let operators = "SELECT array_agg('OPERATOR(' || quote_ident(n.nspname) || '.' || o.oprname || ')' ORDER BY a.amopstrategy) \
+         FROM pg_amop a JOIN pg_operator o ON o.oid = a.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace \
+         WHERE a.amopfamily = c.opcfamily AND a.amopmethod = 403 AND a.amoppurpose = 's' \
+         AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype";
+    let collation = "SELECT quote_ident(n.nspname) || '.' || quote_ident(l.collname) \
+         FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = k.coll";
     let rows = connection
         .query(&format!(
-            "SELECT i.indrelid, i.indisprimary, i.indisreplident, array_to_json(ARRAY(\
-               SELECT k.attnum FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n) WHERE k.n <= i.indnkeyatts ORDER BY k.n)) \
-             FROM pg_index i WHERE i.indrelid = ANY({}) AND i.indisunique AND i.indisvalid AND i.indimmediate \
-             AND i.indpred IS NULL AND i.indexprs IS NULL \
+            "SELECT i.indrelid, i.indisprimary, i.indisreplident, \
+             json_agg(k.attnum ORDER BY k.n), json_agg(({collation}) ORDER BY k.n), \
+             json_agg(CASE WHEN c.opcdefault AND c.opcnamespace = 'pg_catalog'::regnamespace AND k.coll = a.attcollation THEN NULL \
+               ELSE ({operators}) END ORDER BY k.n) \
+             FROM pg_index i, unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) WITH ORDINALITY k(attnum, class, coll, n) \
+             JOIN pg_opclass c ON c.oid = k.class JOIN pg_attribute a ON a.attnum = k.attnum \
+             WHERE i.indrelid = ANY({}) AND a.attrelid = i.indrelid AND k.n <= i.indnkeyatts AND i.indisunique AND i.indisvalid \
+             AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL \
+             GROUP BY i.indrelid, i.indisprimary, i.indisreplident, i.indexrelid \
              ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indexrelid",
             oid_array(oids)
         ))
         .await?;
     let mut keys: BTreeMap<u32, Vec<UniqueKey>> = BTreeMap::new();
     for row in &rows {
+        let (collations, orders): (Vec<Option<String>>, Vec<Option<Order>>) = (json(row, 4)?, json(row, 5)?);
+        let ordered = collations.into_iter().zip(orders).map(|(c, order)| Ordered { collation: c.map(Arc::from), order });
         keys.entry(number(row, 0)?).or_default().push(UniqueKey {
             is_primary: flag(row, 1)?,
             is_replica_identity: flag(row, 2)?,
-            columns: serde_json::from_str(text(row, 3)?).map_err(|_| ODD_ANSWER)?,
+            columns: json(row, 3)?,
+            ordered: ordered.collect(),
         });
     }
     Ok(keys)
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &TextRow, at: usize) -> Result<T, WireError> {
+    serde_json::from_str(text(row, at)?).map_err(|_| ODD_ANSWER)
 }
 
 async fn leaves(connection: &mut Connection, relations: &[Relation]) -> Result<BTreeMap<u32, Vec<Leaf>>, WireError> {

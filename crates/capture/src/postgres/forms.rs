@@ -93,7 +93,8 @@ pub fn is_built_in(oid: u32) -> bool {
     built_in(oid).is_some() || built_in_item(oid).is_some()
 }
 
-/// What the database calls a type, as `format_type` writes it with an empty `search_path`: `numeric(15,2)`, `public.mood[]`.
+/// What the database calls a type, as `format_type` writes it with an empty `search_path`: `numeric(15,2)`, `public.box3d[]`. An enum is told
+/// with its labels, as MySQL writes them, since its consumers need those: `enum('sad','happy')`.
 pub fn native(oid: u32, typmod: i32, types: &Types) -> String {
     if let Some(known) = built_in(oid) {
         return known.native(typmod);
@@ -103,8 +104,12 @@ pub fn native(oid: u32, typmod: i32, types: &Types) -> String {
     }
     match types.get(oid) {
         None => format!("type {oid}"),
-        Some(found) => match found.form {
-            TypeForm::Array { element } if element != oid && types.element(element).is_none() => {
+        Some(found) => match &found.form {
+            TypeForm::Enum(labels) => {
+                let labels: Vec<String> = labels.iter().map(|label| format!("'{}'", label.replace('\'', "''"))).collect();
+                format!("enum({})", labels.join(","))
+            }
+            &TypeForm::Array { element } if element != oid && types.element(element).is_none() => {
                 format!("{}[]", native(element, typmod, types))
             }
             _ => format!("{}.{}", quoted(&found.schema), quoted(&found.name)),
@@ -376,7 +381,7 @@ mod tests {
         let of = |oid, name: &str, form| (oid, Type { oid, schema: "public".into(), name: name.into(), form });
         Types(
             [
-                of(90_001, "mood", TypeForm::Enum(vec!["ok".into()])),
+                of(90_001, "mood", TypeForm::Enum(vec!["ok".into(), "it's".into()])),
                 of(90_002, "_mood", TypeForm::Array { element: 90_001 }),
                 of(90_003, "price", TypeForm::Domain { base: 1700, typmod: 983_046 }),
                 of(90_004, "_price", TypeForm::Array { element: 90_003 }),
@@ -414,7 +419,9 @@ mod tests {
             (1043, 24, "character varying(20)"),
             (1186, (0x1c08 << 16) | 3, "interval day to second(3)"),
             (1186, (0x7fff << 16) | 3, "interval(3)"),
-            (90_002, -1, "public.mood[]"),
+            (90_001, -1, "enum('ok','it''s')"),
+            (90_002, -1, "enum('ok','it''s')[]"),
+            (90_004, -1, "public.price[]"),
             (90_006, -1, "public.\"Odd Name\""),
             (99_999, -1, "type 99999"),
         ];

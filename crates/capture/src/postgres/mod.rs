@@ -1,6 +1,7 @@
 //! PostgreSQL 14 and newer, by logical replication with the plugin `pgoutput`.
 
 pub mod check;
+pub mod schedule;
 pub mod settings;
 pub mod source;
 pub mod stream;

@@ -262,7 +262,7 @@ mod tests {
             shape: Shape::Ordinary,
             replica_identity: ReplicaIdentity::Default,
             columns: columns.iter().enumerate().map(attribute).collect(),
-            keys: vec![UniqueKey { is_primary: true, is_replica_identity: false, columns: key.to_vec() }],
+            keys: vec![UniqueKey { is_primary: true, is_replica_identity: false, columns: key.to_vec(), ordered: vec![] }],
             leaves: Vec::new(),
             root: None,
             has_row_security: false,

@@ -61,6 +61,11 @@ fn text(row: &TextRow, at: usize) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
 
+pub async fn is_standby(connection: &mut Connection) -> Result<bool, WireError> {
+    let rows = connection.query("SELECT pg_is_in_recovery()").await?;
+    Ok(rows.first().is_some_and(|row| text(row, 0) == "t"))
+}
+
 /// A row of `pg_replication_slots`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -142,6 +147,10 @@ pub struct Stored {
     pub slot: String,
     /// Never acknowledged beyond this.
     pub flush_lsn: u64,
+    /// When the last transaction before the place was committed: what a message outside of transactions behind it is dated by. Not stored by
+    /// older versions of this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_us: Option<i64>,
 }
 
 /// What stood in the way of going on.
@@ -152,9 +161,17 @@ pub struct Found<'a> {
     pub left: Option<Option<u64>>,
     pub database: &'a str,
     pub slot_name: &'a str,
+    /// The server is a standby: what it does not have yet may still come.
+    pub is_standby: bool,
+    /// Changes of the transaction whose commit record stands at the stored place were given, but not all.
+    pub is_within: bool,
 }
 
 /// Whether the stream can go on where it was left, without a hole and without another history.
+///
+/// A promoted standby has the old primary's system identifier, a new timeline, and the old log up to where the timelines part. It is the same
+/// history if that is not before the stored place; and behind it, if changes of a transaction were given whose commit record stands there: on
+/// the new timeline there is no such transaction.
 pub fn compare(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
     let name = found.slot_name;
     let at = Lsn(stored.flush_lsn);
@@ -175,7 +192,7 @@ pub fn compare(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
     }
     match found.left {
         Some(None) => return hole(format!("the server was never on timeline {}, where the stored position is", stored.timeline)),
-        Some(Some(switch)) if switch < stored.flush_lsn => {
+        Some(Some(switch)) if switch < stored.flush_lsn || (switch == stored.flush_lsn && found.is_within) => {
             return hole(format!(
                 "the server left timeline {} at {}, before the stored position (it was promoted or restored without the changes between)",
                 stored.timeline,
@@ -184,13 +201,27 @@ pub fn compare(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
         }
         _ => {}
     }
-    if found.system.wal_lsn < stored.flush_lsn {
+    let is_behind = found.system.wal_lsn < stored.flush_lsn || (found.system.wal_lsn == stored.flush_lsn && found.is_within);
+    if found.is_standby && is_behind {
+        let (here, name) = (Lsn(found.system.wal_lsn), found.slot_name);
+        return Err(SourceError::retry(format!(
+            "the server is a standby that has replayed up to {here}, and the stored position is {at}: waiting for it to catch up, and for the \
+             slot {name} there"
+        )));
+    }
+    if is_behind {
         return hole(format!(
             "the server's log ends at {}, before the stored position (it was restored or reset)",
             Lsn(found.system.wal_lsn)
         ));
     }
     let Some(slot) = found.slot else {
+        if found.is_standby {
+            return Err(SourceError::retry(format!(
+                "the server is a standby and has no replication slot {name}: waiting until it is promoted and has the slot (PostgreSQL 17 keeps \
+                 failover slots on standbys: sync_replication_slots), or name the primary in the url"
+            )));
+        }
         return hole(format!("the replication slot {name} is gone"));
     };
     if slot.is_lost() {
@@ -211,7 +242,7 @@ mod tests {
     use crate::source::SourceErrorKind;
 
     fn stored() -> Stored {
-        Stored { system: "7".into(), timeline: 1, database: "shop".into(), slot: "s".into(), flush_lsn: 1000 }
+        Stored { system: "7".into(), timeline: 1, database: "shop".into(), slot: "s".into(), flush_lsn: 1000, committed_us: None }
     }
 
     fn slot() -> Slot {
@@ -232,7 +263,9 @@ mod tests {
         let (mut stored, mut system) = (stored(), System { identifier: "7".into(), timeline: 1, wal_lsn: 2000 });
         let (mut slot, mut left) = (Some(slot()), None);
         change(&mut stored, &mut system, &mut slot, &mut left);
-        compare(&stored, &Found { system: &system, slot: slot.as_ref(), left, database: "shop", slot_name: "s" })
+        let found =
+            Found { system: &system, slot: slot.as_ref(), left, database: "shop", slot_name: "s", is_standby: false, is_within: false };
+        compare(&stored, &found)
     }
 
     fn refused(part: &str, change: impl FnOnce(&mut Stored, &mut System, &mut Option<Slot>, &mut Option<Option<u64>>)) {
@@ -263,6 +296,39 @@ mod tests {
         refused("log ends", |_, system, _, _| system.wal_lsn = 999);
         refused("left timeline 1 at 0/3E7", |_, system, _, left| (system.timeline, *left) = (2, Some(Some(999))));
         refused("never on timeline 3", |stored, _, _, left| (stored.timeline, *left) = (3, Some(None)));
+    }
+
+    /// The verdict on a server whose log parts from the stored timeline at `switch` and ends at `wal_lsn`, with or without a slot.
+    fn promoted(switch: Option<u64>, wal_lsn: u64, has_slot: bool, is_standby: bool, is_within: bool) -> Option<SourceErrorKind> {
+        let (stored, slot) = (stored(), slot());
+        let timeline = if switch.is_some() { 2 } else { 1 };
+        let system = System { identifier: "7".into(), timeline, wal_lsn };
+        let (left, slot) = (switch.map(Some), has_slot.then_some(&slot));
+        let found = Found { system: &system, slot, left, database: "shop", slot_name: "s", is_standby, is_within };
+        compare(&stored, &found).err().map(|e| e.kind)
+    }
+
+    #[test]
+    fn a_promoted_standby_goes_on_only_with_all_that_was_given() {
+        let refused = Some(SourceErrorKind::Refused);
+        assert_eq!(promoted(Some(1000), 2000, true, false, false), None);
+        assert_eq!(promoted(Some(1000), 2000, false, false, false), refused, "without its slot");
+        assert_eq!(promoted(Some(999), 2000, true, false, false), refused, "without what was stored last");
+        // The commit record of a transaction that was given in part stands at the stored place, and was not replayed.
+        assert_eq!(promoted(Some(1000), 2000, true, false, true), refused);
+        assert_eq!(promoted(Some(1001), 2000, true, false, true), None);
+        assert_eq!(promoted(None, 1000, true, false, true), refused, "restored without it");
+        assert_eq!(promoted(None, 1000, true, false, false), None);
+    }
+
+    #[test]
+    fn a_standby_is_waited_for() {
+        let retry = Some(SourceErrorKind::Retry);
+        assert_eq!(promoted(None, 2000, false, true, false), retry, "its slot may still come");
+        assert_eq!(promoted(None, 999, true, true, false), retry, "it is behind");
+        assert_eq!(promoted(None, 1000, true, true, true), retry);
+        assert_eq!(promoted(None, 2000, true, true, false), None, "version 16 streams from standbys");
+        assert_eq!(promoted(Some(999), 2000, true, true, false), Some(SourceErrorKind::Refused), "of another branch of history");
     }
 
     #[test]

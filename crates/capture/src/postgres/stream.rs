@@ -11,6 +11,7 @@ use super::catalog::{self, Catalog, Selection};
 use super::decoder::{Asks, Decoder, DecoderError, HEARTBEAT, Reached};
 use super::pgoutput::Relation;
 use super::publication;
+use super::schedule::{Schedule, Standing};
 use super::settings::PostgresSettings;
 use super::shapes::{Background, Shapes};
 use super::slot::{self, Created, Found, Lsn, Slot, Stored, System};
@@ -25,21 +26,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// The server is told this often how far we are, news or not.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
-/// And not more often than this, however many batches became durable.
-const STATUS_AFTER: Duration = Duration::from_millis(500);
-/// A place without changes is given this often.
-const EMPTY_BATCH_EVERY: Duration = Duration::from_secs(1);
-/// The slot is looked after this often.
-const CARE_EVERY: Duration = Duration::from_secs(10);
 /// Messages that are decoded before the clock is looked at: a large transaction of tables that nobody wants must not look like silence.
 const MESSAGES_PER_TURN: usize = 20_000;
 /// `ERRCODE_UNDEFINED_OBJECT`: while it streams, the publication.
 const UNDEFINED_OBJECT: &str = "42704";
+/// From this version on a standby decodes, too ("Release 16").
+const STANDBY_MAJOR_MIN: u32 = 16;
+/// `ERRCODE_UNDEFINED_FILE`: while it streams, "requested WAL segment … has already been removed".
+const UNDEFINED_FILE: &str = "58P01";
 /// Roots of partitions and chunks that are remembered.
 const ROOTS_MAX: usize = 10_000;
 
@@ -66,13 +62,22 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
     settings.validate()?;
     let mut connection = Connection::open(&settings.address, Purpose::Replication).await?;
     let mut sql = Connection::open(&settings.address, Purpose::Sql).await?;
+    // Asked first: a standby that is promoted meanwhile is only waited for once more.
+    let is_standby = slot::is_standby(&mut sql).await?;
     let system = System::read(&mut connection).await?;
     let found = Slot::read(&mut sql, &settings.slot).await?;
     let notes = resume.map(|r| read_notes(&r.notes)).transpose()?;
     if let Some(Noted { stored, .. }) = &notes {
         let left = system.left(&mut connection, stored.timeline).await?;
         let database = settings.address.database.as_str();
-        slot::compare(stored, &Found { system: &system, slot: found.as_ref(), left, database, slot_name: &settings.slot })?;
+        let is_within = resume.is_some_and(|r| r.position.commit == stored.flush_lsn && r.position.ordinal > 0);
+        let (slot, slot_name) = (found.as_ref(), settings.slot.as_str());
+        slot::compare(stored, &Found { system: &system, slot, left, database, slot_name, is_standby, is_within })?;
+    }
+    if is_standby && connection.server_major() < STANDBY_MAJOR_MIN {
+        return Err(SourceError::retry(
+            "the server is a standby, where this version of PostgreSQL does not decode: waiting until it is promoted, or name the primary in the url",
+        ));
     }
     let published = publication::ensure(&mut sql, &settings, notes.as_ref().and_then(|n| n.published.as_ref())).await?;
     let fingerprint = publication::fingerprint(&mut sql, &settings.publication).await?;
@@ -90,8 +95,9 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
             return Err(SourceError::config(format!("the replication slot {} does not exist; make it: {statement}", settings.slot)));
         }
     };
-    let database = settings.address.database.clone();
-    let stored = Stored { system: system.identifier, timeline: system.timeline, database, slot: settings.slot.clone(), flush_lsn };
+    let (database, committed_us) = (settings.address.database.clone(), notes.as_ref().and_then(|n| n.stored.committed_us));
+    let stored =
+        Stored { system: system.identifier, timeline: system.timeline, database, slot: settings.slot.clone(), flush_lsn, committed_us };
     let position = resume.map_or(Position::new(flush_lsn, 0), |r| r.position);
     let seen = notes.map(|n| n.seen).unwrap_or_default();
     let shapes = Shapes::new(settings.address.database.as_str().into(), &settings.tables, seen);
@@ -136,10 +142,13 @@ impl Prepared {
 
     /// What to store with a batch of the snapshot, so that the stream begins at its place after it.
     pub fn notes(&mut self) -> Value {
-        if let Some(seen) = self.shapes.naming().news() {
-            self.known_shapes = Some(shapes_notes(&seen));
+        match self.shapes.naming().news() {
+            Some(seen) => {
+                let shapes = self.known_shapes.insert(shapes_notes(&seen));
+                json!({ "stream": self.stored, "shapes": shapes, "publication": self.published })
+            }
+            None => same_notes(&self.stored),
         }
-        json!({ "stream": self.stored, "shapes": self.known_shapes, "publication": self.published })
     }
 
     /// Batches up to here were given.
@@ -154,10 +163,11 @@ impl Prepared {
         let shapes = self.known_shapes.take().unwrap_or(Value::Null);
         let streams = Streams::open(self.settings.spill.clone()).map_err(DecoderError::from)?;
         self.connection.copy_both(&start_statement(&self.settings, self.from.flush_lsn, self.connection.server_major())).await?;
-        let now = Instant::now();
+        let schedule = Schedule::new(Instant::now(), self.settings.heartbeat, self.settings.silence);
         let database: Arc<str> = self.settings.address.database.as_str().into();
         let (received_lsn, given) = (self.from.flush_lsn, self.given);
-        let decoder = Decoder::new(database, self.shapes, streams, self.settings.bounds, self.from);
+        let decoder =
+            Decoder::new(database, self.shapes, streams, self.settings.bounds, self.from).committed_before(self.stored.committed_us);
         link.health.send_modify(|h| h.phase = Phase::Streaming);
         Ok(PostgresSource {
             decoder,
@@ -169,20 +179,15 @@ impl Prepared {
             published: self.published,
             fingerprint: self.fingerprint,
             shapes,
+            is_news: true,
             roots: HashMap::new(),
             pending: VecDeque::new(),
             durable_lsn: received_lsn,
             told_lsn: 0,
             received_lsn,
             given,
-            given_at: now.checked_sub(EMPTY_BATCH_EVERY).unwrap_or(now),
-            heard_at: now,
-            asked_at: None,
-            told_at: now,
-            care_at: now,
+            schedule,
             care: None,
-            beat_at: now,
-            is_active: false,
         })
     }
 }
@@ -200,6 +205,11 @@ fn start_statement(settings: &PostgresSettings, from_lsn: u64, server_major: u32
         identifier(&settings.slot),
         Lsn(from_lsn)
     )
+}
+
+/// Shapes and publication are as they were in the batch before (`change::Resume`).
+fn same_notes(stored: &Stored) -> Value {
+    json!({ "stream": stored, "same": ["shapes", "publication"] })
 }
 
 fn shapes_notes(seen: &BTreeMap<String, Vec<u64>>) -> Value {
@@ -243,8 +253,9 @@ pub struct PostgresSource {
     /// Of the publication, as it is stored, and as it looked when it was read.
     published: Value,
     fingerprint: Option<String>,
-    /// As it is stored: made again only when there is a new shape.
+    /// As it is stored: made again only when there is a new shape, and given only then, and with the first batch.
     shapes: Value,
+    is_news: bool,
     roots: HashMap<u32, catalog::Relation>,
     /// What may be acknowledged when each batch is durable; the supervisor bounds how many are under way.
     pending: VecDeque<Reached>,
@@ -252,16 +263,8 @@ pub struct PostgresSource {
     told_lsn: u64,
     received_lsn: u64,
     given: Position,
-    given_at: Instant,
-    heard_at: Instant,
-    /// When the server was asked for a sign of life; `None` once it gave one.
-    asked_at: Option<Instant>,
-    told_at: Instant,
-    care_at: Instant,
+    schedule: Schedule,
     care: Option<Care>,
-    beat_at: Instant,
-    /// A transaction came since the last heartbeat.
-    is_active: bool,
 }
 
 impl Source for PostgresSource {
@@ -283,8 +286,7 @@ impl PostgresSource {
     /// Waits for the next batch. Dropped only together with the source.
     pub(super) async fn next_batch(&mut self) -> Result<Batch, SourceError> {
         // Nobody listened while the last batch was made durable, so nothing was missed.
-        self.heard_at = Instant::now();
-        self.asked_at = None;
+        self.schedule.heard(Instant::now());
         loop {
             let is_more = self.decode_arrived().await?;
             if self.decoder.is_full() {
@@ -298,14 +300,13 @@ impl PostgresSource {
             match self.wait().await {
                 Woken::Read(read) => {
                     read?;
-                    self.heard_at = Instant::now();
-                    self.asked_at = None;
+                    self.schedule.heard(Instant::now());
                 }
                 Woken::Dry => return Ok(self.batch()),
                 Woken::Cared((connection, found)) => self.cared(connection, found)?,
                 Woken::Durable | Woken::Late => {}
             }
-            if self.is_empty_batch_due() {
+            if self.schedule.is_empty_batch_due(Instant::now(), self.standing()) {
                 return Ok(self.batch());
             }
         }
@@ -320,6 +321,10 @@ impl PostgresSource {
                  reset the stored position of this source, so that it begins anew with a snapshot",
                 Lsn(self.received_lsn)
             )),
+            Some(UNDEFINED_FILE) => SourceError::refused(format!(
+                "{error}: the server no longer has the log that the replication slot {slot} needs. Choose: bring it back (from the archive), or \
+                 drop the slot and reset the stored position of this source, so that it begins anew with a snapshot"
+            )),
             _ => error.into(),
         }
     }
@@ -327,7 +332,7 @@ impl PostgresSource {
     async fn wait(&mut self) -> Woken {
         // The server sends a transaction when it has committed, message by message: the rest of it is on its way, and one batch is one commit.
         let has_changes = self.decoder.has_changes() && self.decoder.is_between();
-        let deadline = self.deadline();
+        let deadline = self.schedule.deadline(self.standing());
         let is_caring = self.care.is_some();
         let care = &mut self.care;
         tokio::select! {
@@ -371,7 +376,6 @@ impl PostgresSource {
                 }
                 piece.advance(16);
                 self.received_lsn = self.received_lsn.max(start);
-                self.is_active = true;
                 Ok(self.decoder.feed(piece)?)
             }
             Ok(b'k') => {
@@ -436,11 +440,17 @@ impl PostgresSource {
         let reached = self.decoder.reached();
         if let Some(seen) = self.decoder.shapes.naming().news() {
             self.shapes = shapes_notes(&seen);
+            self.is_news = true;
         }
-        self.stored.flush_lsn = reached.flush_lsn;
+        (self.stored.flush_lsn, self.stored.committed_us) = (reached.flush_lsn, self.decoder.committed_us());
         self.pending.push_back(reached);
-        (self.given, self.given_at) = (reached.position, Instant::now());
-        let notes = json!({ "stream": self.stored, "shapes": self.shapes, "publication": self.published });
+        self.given = reached.position;
+        self.schedule.given(Instant::now(), self.decoder.has_changes());
+        let notes = if std::mem::take(&mut self.is_news) {
+            json!({ "stream": self.stored, "shapes": self.shapes, "publication": self.published })
+        } else {
+            same_notes(&self.stored)
+        };
         if let Some(committed_us) = self.decoder.committed_us() {
             self.link.health.send_if_modified(|h| h.committed_us.replace(committed_us) != Some(committed_us));
         }
@@ -452,20 +462,12 @@ impl PostgresSource {
         self.given = self.given.max(position);
     }
 
-    fn is_empty_batch_due(&self) -> bool {
-        self.decoder.reached().position > self.given && Instant::now() >= self.given_at + EMPTY_BATCH_EVERY
-    }
-
-    fn deadline(&self) -> Instant {
-        let mut deadline = self.told_at + if self.durable_lsn > self.told_lsn { STATUS_AFTER } else { STATUS_EVERY };
-        deadline = deadline.min(self.asked_at.map_or(self.heard_at + self.settings.silence / 2, |_| self.heard_at + self.settings.silence));
-        if self.decoder.reached().position > self.given {
-            deadline = deadline.min(self.given_at + EMPTY_BATCH_EVERY);
+    fn standing(&self) -> Standing {
+        Standing {
+            has_place: self.decoder.reached().position > self.given,
+            has_news: self.durable_lsn > self.told_lsn,
+            is_caring: self.care.is_some(),
         }
-        if self.care.is_none() {
-            deadline = deadline.min(self.care_at);
-        }
-        deadline
     }
 
     /// Everything that is due by the clock.
@@ -475,20 +477,15 @@ impl PostgresSource {
             self.durable_lsn = self.durable_lsn.max(reached.flush_lsn);
             self.pending.pop_front();
         }
-        let now = Instant::now();
-        if now >= self.heard_at + self.settings.silence && self.asked_at.is_some() {
+        let due = self.schedule.due(Instant::now(), self.standing());
+        if due.is_gone {
             return Err(WireError::Silent(self.settings.silence).into());
         }
-        if self.asked_at.is_none() && now >= self.heard_at + self.settings.silence / 2 {
-            self.asked_at = Some(now);
-            self.tell(true).await?;
+        if due.asks || due.tells {
+            self.tell(due.asks).await?;
         }
-        let is_news = self.durable_lsn > self.told_lsn;
-        if now >= self.told_at + STATUS_EVERY || (is_news && now >= self.told_at + STATUS_AFTER) {
-            self.tell(false).await?;
-        }
-        if self.care.is_none() && now >= self.care_at {
-            self.begin_care(now);
+        if let Some(is_beat) = due.cares {
+            self.begin_care(is_beat);
         }
         Ok(())
     }
@@ -503,18 +500,12 @@ impl PostgresSource {
         update.put_i64(0); // The server only logs it.
         update.put_u8(u8::from(wants_reply));
         self.connection.copy_in(&update).await?;
-        (self.told_at, self.told_lsn) = (Instant::now(), self.durable_lsn);
+        self.told_lsn = self.durable_lsn;
+        self.schedule.told(Instant::now());
         Ok(())
     }
 
-    fn begin_care(&mut self, now: Instant) {
-        let is_beat_due = self.settings.heartbeat.is_some_and(|every| now >= self.beat_at + every);
-        let is_beat = is_beat_due && !std::mem::take(&mut self.is_active);
-        if is_beat_due {
-            self.beat_at = now;
-        }
-        let every = self.settings.heartbeat.map_or(CARE_EVERY, |h| h.min(CARE_EVERY));
-        self.care_at = now + every;
+    fn begin_care(&mut self, is_beat: bool) {
         let (address, slot, connection) = (self.settings.address.clone(), self.settings.slot.clone(), self.sql.take());
         let publication = self.settings.publication.clone();
         self.care = Some(Box::pin(async move {

@@ -220,6 +220,11 @@ impl Mapper {
     /// The rows of `changes`, which are of the stream's table and in order. After a break that stops, the same changes give the same break
     /// again until the mapping or the table is another.
     pub fn map(&mut self, changes: &[Change], received: ReceiveTime) -> Typed {
+        self.map_some(&changes.iter().collect::<Vec<_>>(), received)
+    }
+
+    /// The same, of changes that are picked out among those of other tables.
+    pub fn map_some(&mut self, changes: &[&Change], received: ReceiveTime) -> Typed {
         let mut columns: Vec<_> = self.mapping.stream.columns.iter().map(|c| ColumnBuilder::new(c.kind)).collect();
         let mut typed = Typed {
             batch: RecordBatch::new_empty(Arc::clone(self.mapping.stream.arrow())),

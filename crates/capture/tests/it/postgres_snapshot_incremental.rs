@@ -26,7 +26,7 @@ fn wanted(tables: &[&str]) -> Vec<Wanted> {
 }
 
 /// Reads the stream once and lets the snapshot have its part of it. Gives the chunks that came out.
-async fn pump(database: &Database, incremental: &mut Incremental, fold: &mut Fold) -> Vec<Vec<Change>> {
+pub async fn pump(database: &Database, incremental: &mut Incremental, fold: &mut Fold) -> Vec<Vec<Change>> {
     let mut chunks = Vec::new();
     for (xid, lsn, changes) in database.stream().await {
         for change in &changes {

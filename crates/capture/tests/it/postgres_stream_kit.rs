@@ -152,7 +152,11 @@ impl Capture {
         self.durable.send_replace(batch.resume.position);
         self.changes.extend(batch.changes);
         // Through text, as it is stored.
-        let notes = serde_json::from_str(&batch.resume.notes.to_string()).unwrap();
+        let mut notes: serde_json::Value = serde_json::from_str(&batch.resume.notes.to_string()).unwrap();
+        let same = notes.as_object_mut().unwrap().remove("same");
+        for name in same.iter().flat_map(|names| names.as_array().unwrap()).map(|name| name.as_str().unwrap()) {
+            notes[name] = self.resume.as_ref().unwrap().notes[name].clone();
+        }
         self.resume = Some(Resume { position: batch.resume.position, notes });
     }
 
@@ -165,7 +169,10 @@ impl Capture {
     /// Until a logical message with this content is durable, which is not kept.
     pub fn until(&mut self, mark: &str) {
         while !self.seen(mark) {
-            self.step().unwrap();
+            match self.step() {
+                Err(e) if e.kind == mulgil_capture::source::SourceErrorKind::Retry => self.open_patiently(),
+                other => other.unwrap(),
+            }
         }
     }
 

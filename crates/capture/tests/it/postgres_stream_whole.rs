@@ -1,7 +1,7 @@
 //! Snapshot and stream together, as the program has them.
 
 use crate::postgres_stream_kit::{Capture, SERVER, database, emit, fold, table};
-use mulgil_capture::change::{Op, Snapshot};
+use mulgil_capture::change::{Op, Snapshot, What};
 use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::{SnapshotRequest, SourceErrorKind};
 use tokio::sync::oneshot;
@@ -129,4 +129,20 @@ fn a_lost_place_is_read_anew_only_where_the_mode_says_so() {
     c.until("end");
     assert!(c.changes.iter().any(|c| c.op == Op::Truncate), "what was given before is void");
     assert_eq!(fold(&c.changes, "public.t"), table(&SERVER, &db, ROWS));
+}
+
+#[test]
+fn an_enum_is_told_with_its_labels_by_the_snapshot_and_by_the_stream() {
+    let db = database("enums");
+    SERVER
+        .sql_in(&db, "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE TABLE t (id int PRIMARY KEY, m mood, a mood[]); INSERT INTO t VALUES (1, 'sad', '{sad}')")
+        .unwrap();
+    let mut c = Capture::new(&SERVER, &db, &["public.t"]);
+    c.is_whole = true;
+    c.open().unwrap();
+    c.after(&SERVER, &db, "INSERT INTO t VALUES (2, 'it''s ok', '{}')");
+    let shapes: Vec<_> = c.changes.iter().map(|c| if let What::Row { table, .. } = &c.what { table } else { panic!("{c:?}") }).collect();
+    assert_eq!((shapes.len(), shapes[0]), (2, shapes[1]));
+    let native: Vec<&str> = shapes[0].columns.iter().map(|c| &*c.native).collect();
+    assert_eq!(native, ["integer", "enum('sad','it''s ok')", "enum('sad','it''s ok')[]"]);
 }

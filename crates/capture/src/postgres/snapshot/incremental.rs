@@ -6,15 +6,18 @@
 //! stream:   … low … changes of the table: their keys are kept … high   the chunk is given here, without those keys
 //! ```
 //!
-//! A row of the chunk that nothing touched between the marks is the same at the high one. What the stream gave before the low mark must be
-//! contained in the chunk's view; a transaction becomes visible a moment after its commit is in the log (longer with a synchronous standby), so
-//! this is checked, and the chunk is read again if it is not. Marks are transactional logical messages, which any user may write.
+//! A row of the chunk that nothing touched between the marks is the same at the high one. Rows are told apart as the changes name them, by the
+//! primary key or the replica identity, which need not be the key that is paged by; a change that does not say which row it was makes the
+//! chunk void. What the stream gave before the low mark must be contained in the chunk's view; a transaction becomes visible a moment after its
+//! commit is in the log (longer with a synchronous standby), so this is checked ([`super::recent`]). A chunk that is void or came too early is
+//! read again, after a rest that grows. Marks are transactional logical messages, which any user may write.
 
 use super::error::SnapshotError;
 use super::key::{self, KeyColumn};
 use super::notes::KeyText;
 use super::plan::{Part, TablePlan};
 use super::reader::Shapes;
+use super::recent::Recent;
 use super::rows::Rows;
 use super::view::View;
 use super::{SnapshotSettings, Wanted, connect};
@@ -22,6 +25,7 @@ use crate::change::{Change, Op, Origin, Place, Row, Snapshot, What};
 use crate::postgres::address::Address;
 use crate::postgres::catalog::{Attribute, Catalog, Selection, number, text};
 use crate::postgres::wire::{Connection, WireError, literal};
+use crate::table::Table;
 use mulgil_model::position::Position;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
@@ -34,10 +38,11 @@ use tokio::task::JoinSet;
 pub const WATERMARK_PREFIX: &str = "mulgil.watermark";
 /// Tables that may wait.
 pub const TABLES_MAX: usize = 1_000;
-/// Keys that are kept between two marks; with more, the chunk is read again.
+/// Rows that are told apart between two marks; with more, the chunk is read again.
 const TOUCHED_MAX: usize = 1_000_000;
-/// Transactions of the stream that a view is checked against: far more than can be committed and not visible yet, which is one a connection.
-const RECENT_MAX: usize = 4_096;
+/// Before a chunk that was of no use is read again: doubled each time it happens, and begun anew with the first chunk that is of use.
+const REST_FIRST: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_secs(10);
 /// For one row of a chunk.
 const ROW_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -80,9 +85,11 @@ pub struct Incremental {
     /// Of the chunk under way.
     number: u64,
     window: Window,
-    /// Top-level transactions of the stream, newest last.
-    recent: VecDeque<u32>,
+    touched_max: usize,
+    recent: Recent,
     is_under_way: bool,
+    /// Chunks that were of no use, one after the other.
+    n_void: u32,
     events: Receiver<Event>,
     sender: Sender<Event>,
     /// At most one: the chunk under way. A task of its own, since the stream goes on meanwhile.
@@ -96,19 +103,65 @@ enum Window {
     Closed,
     /// Between the marks.
     Open {
-        key: Vec<KeyColumn>,
-        /// The keys of the table's rows that changed.
+        names: RowNames,
+        /// The rows of the table that changed, by the bytes of their names.
         touched: BTreeSet<Vec<u8>>,
         /// Transactions that were given before the low mark.
-        earlier: Vec<u32>,
-        /// The chunk is of no use: the table was truncated, or too much changed.
+        earlier: Recent,
+        /// The chunk is of no use: the table was truncated, too much changed, or it is not known what.
         is_void: bool,
     },
 }
 
+/// By which columns rows are paged, and by which changes name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RowNames {
+    key: Vec<KeyColumn>,
+    identity: Vec<Arc<str>>,
+}
+
+impl RowNames {
+    fn of(plan: &TablePlan) -> Self {
+        let identity = identity(&plan.table).unwrap_or_else(|| plan.key.iter().map(|c| c.name.as_str().into()).collect());
+        Self { key: plan.key.clone(), identity }
+    }
+
+    /// Where the columns stand in this shape of the table; `None`: rows are named otherwise there.
+    fn places(&self, table: &Table) -> Option<Vec<usize>> {
+        if identity(table).is_some_and(|now| now != self.identity) {
+            return None;
+        }
+        self.identity.iter().map(|name| table.position(name)).collect()
+    }
+
+    /// The names of the row that a change touched, before and after it. `None`: it does not say them all.
+    fn touched(&self, table: &Table, before: Option<&Row>, after: Option<&Row>) -> Option<Vec<Vec<u8>>> {
+        let places = self.places(table)?;
+        let mut names = Vec::with_capacity(2);
+        if let Some(before) = before {
+            names.push(key::bytes_of(&places, before)?);
+        }
+        if let Some(after) = after {
+            match key::bytes_of(&places, after) {
+                Some(name) => names.push(name),
+                // Large values that did not change are only in the row before.
+                None if before.is_some() => {}
+                None => return None,
+            }
+        }
+        Some(names)
+    }
+}
+
+/// The columns of the table's key; `None`: it has none, and only whole rows name themselves (replica identity FULL).
+fn identity(table: &Table) -> Option<Vec<Arc<str>>> {
+    let names: Vec<Arc<str>> = table.key().map(|at| table.columns[at].name.clone()).collect();
+    (!names.is_empty()).then_some(names)
+}
+
 enum Event {
     /// Told before the low mark is written.
-    Planned { number: u64, key: Vec<KeyColumn> },
+    Planned { number: u64, names: RowNames },
     /// Told before the high mark is written.
     Read(Chunk),
 }
@@ -154,8 +207,10 @@ impl Incremental {
             run,
             number: 0,
             window: Window::Closed,
-            recent: VecDeque::new(),
+            touched_max: TOUCHED_MAX,
+            recent: Recent::default(),
             is_under_way: false,
+            n_void: 0,
             events,
             sender,
             task: JoinSet::new(),
@@ -211,15 +266,18 @@ impl Incremental {
 
     /// Tell every change here in the order in which it is given to the consumer, before the message that follows it.
     pub fn on_change(&mut self, change: &Change) {
-        let Window::Open { key, touched, is_void, .. } = &mut self.window else { return };
+        let Window::Open { names, touched, is_void, .. } = &mut self.window else { return };
         let Some(task) = self.notes.tables.front() else { return };
         let is_of_table = change.what.table().is_some_and(|t| *t.schema == *task.schema && *t.table == *task.name);
         if !is_of_table {
             return;
         }
         match &change.what {
-            What::Row { before, after, .. } if touched.len() < TOUCHED_MAX => {
-                touched.extend(before.iter().chain(after).filter_map(|row| key::bytes_of(key, row)));
+            What::Row { table, before, after } if touched.len() < self.touched_max => {
+                match names.touched(table, before.as_ref(), after.as_ref()) {
+                    Some(names) => touched.extend(names),
+                    None => *is_void = true,
+                }
             }
             What::Row { .. } | What::Truncate { .. } => *is_void = true,
             What::Message { .. } => {}
@@ -228,10 +286,7 @@ impl Incremental {
 
     /// Tell the number of every transaction of the stream here, when it has been given to the consumer.
     pub fn on_commit(&mut self, xid: u32) {
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(xid);
+        self.recent.push(xid);
     }
 
     /// Tell every logical message here whose prefix is [`WATERMARK_PREFIX`]. The answer are the rows of a chunk, to be given at this place of the
@@ -243,20 +298,22 @@ impl Incremental {
             return Ok(Vec::new());
         }
         if !mark.is_high {
-            if let Some(Event::Planned { number, key }) = self.told()
+            if let Some(Event::Planned { number, names }) = self.told()
                 && number == self.number
             {
-                self.window =
-                    Window::Open { key, touched: BTreeSet::new(), earlier: self.recent.iter().copied().collect(), is_void: false };
+                self.window = Window::Open { names, touched: BTreeSet::new(), earlier: self.recent.clone(), is_void: false };
             }
             return Ok(Vec::new());
         }
         let window = std::mem::take(&mut self.window);
-        let Some(Event::Read(chunk)) = self.told() else { return Ok(Vec::new()) };
-        let changes = self.given(chunk, window, at, place);
+        let changes = match self.told() {
+            Some(Event::Read(chunk)) => self.given(chunk, window, at, place),
+            _ => None,
+        };
+        self.n_void = if changes.is_some() { 0 } else { self.n_void.saturating_add(1) };
         self.is_under_way = false;
         self.begin();
-        Ok(changes)
+        Ok(changes.unwrap_or_default())
     }
 
     fn told(&mut self) -> Option<Event> {
@@ -292,21 +349,22 @@ impl Incremental {
         self.begin();
     }
 
-    /// The rows of the chunk that are the same at the high mark as when they were read.
-    fn given(&mut self, chunk: Chunk, window: Window, at: Position, place: &Place) -> Vec<Change> {
-        let Window::Open { key, touched, earlier, is_void } = window else { return Vec::new() };
-        let Some(task) = self.notes.tables.front_mut().filter(|_| chunk.number == self.number) else { return Vec::new() };
+    /// The rows of the chunk that are the same at the high mark as when they were read. `None`: it must be read again.
+    fn given(&mut self, chunk: Chunk, window: Window, at: Position, place: &Place) -> Option<Vec<Change>> {
+        let Window::Open { names, touched, earlier, is_void } = window else { return None };
+        let task = self.notes.tables.front_mut().filter(|_| chunk.number == self.number)?;
         // What was given before the low mark and is not in the view is newer than the rows.
-        let is_stale = earlier.iter().any(|xid| !chunk.view.contains(*xid));
-        self.recent.retain(|xid| !chunk.view.contains(*xid));
-        if is_void || is_stale || key != chunk.plan.key {
-            return Vec::new();
+        let is_early = !earlier.is_all_in(&chunk.view);
+        self.recent.forget_those_in(&chunk.view);
+        if is_void || is_early || names != RowNames::of(&chunk.plan) {
+            return None;
         }
+        let places = names.places(&chunk.plan.table)?;
         let origin = Arc::new(Origin { committed_us: chunk.read_us, snapshot: Snapshot::Incremental, place: place.clone() });
         let mut position = at;
         let mut changes = Vec::with_capacity(chunk.rows.len());
         for row in chunk.rows {
-            if key::bytes_of(&key, &row).is_some_and(|key| touched.contains(&key)) {
+            if touched.contains(&key::bytes_of(&places, &row)?) {
                 continue;
             }
             position.ordinal += 1;
@@ -315,11 +373,11 @@ impl Incremental {
         }
         task.n_rows += changes.len() as u64;
         if let Some(upto) = chunk.upto.filter(|_| !chunk.is_end) {
-            task.at = Some((key.iter().map(|c| c.name.clone()).collect(), upto));
+            task.at = Some((names.key.into_iter().map(|c| c.name).collect(), upto));
         } else {
             self.notes.tables.pop_front();
         }
-        changes
+        Some(changes)
     }
 
     /// What is under way is of no use any more: its marks are no longer known.
@@ -346,8 +404,17 @@ impl Incremental {
             task: task.clone(),
             mark: Mark { run: self.run, number: self.number, is_high: false },
             events: self.sender.clone(),
+            rest: rest(self.n_void),
         };
         self.task.spawn(job.run(self.idle.take()));
+    }
+}
+
+/// Before the next chunk, behind so many that were of no use.
+fn rest(n_void: u32) -> Duration {
+    match n_void {
+        0 => Duration::ZERO,
+        n => REST_FIRST.saturating_mul(1 << (n - 1).min(16)).min(REST_MAX),
     }
 }
 
@@ -359,11 +426,13 @@ struct Job {
     task: TableTask,
     mark: Mark,
     events: Sender<Event>,
+    rest: Duration,
 }
 
 impl Job {
     /// Gives the connection back, to be used again.
     async fn run(mut self, idle: Option<Connection>) -> Result<Ended, SnapshotError> {
+        tokio::time::sleep(self.rest).await;
         let mut connection = match idle {
             Some(connection) => connection,
             None => connect(&self.address).await?,
@@ -385,8 +454,8 @@ impl Job {
 
     async fn chunk(&mut self, connection: &mut Connection) -> Result<(), SnapshotError> {
         let of_mark = self.mark.number;
-        let key = self.plan(connection).await?.key.clone();
-        self.events.send(Event::Planned { number: of_mark, key }).await.ok();
+        let names = RowNames::of(&self.plan(connection).await?);
+        self.events.send(Event::Planned { number: of_mark, names }).await.ok();
         self.write_mark(connection, false).await?;
         connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let sql = "SELECT pg_current_snapshot()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
@@ -439,3 +508,6 @@ impl Job {
 }
 
 const ODD: WireError = WireError::Protocol("no snapshot where one was asked for");
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,14 @@
-//! The key a table is paged by, and its values in SQL. Keys are compared by the database alone: only it knows its collations.
+//! The key a table is paged by, and its values in SQL.
+//!
+//! Keys are compared by the database alone, and always in one order: that of the key's own index, whose columns each have a collation and a
+//! btree operator class (PostgreSQL documentation, "Operator Classes and Operator Families"). In that order no two rows are equal, because the
+//! index is unique by it, so paging never steps over a row; under another collation or class two keys may be equal (`a` and `A` where case does
+//! not count), and all but one of them would be lost. Values go to and fro as text with a cast, so any type will do that has such an index:
+//! of an extension, a domain, an enum, an array, a row type.
 
 use super::notes::KeyText;
 use crate::datum::Datum;
-use crate::postgres::catalog::{Relation, TypeForm, Types};
+use crate::postgres::catalog::Relation;
 use crate::postgres::wire::{identifier, literal};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -12,33 +18,47 @@ pub struct KeyColumn {
     pub name: String,
     /// Its type as `format_type` writes it.
     pub native: String,
+    /// Of the index.
     pub collation: Option<String>,
     /// Its place among the captured columns.
     pub at: usize,
+    /// Where `<` and `>` as they are found without a `search_path`, and the column's own collation, are not those of the index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// The operators of an operator class as they stand in a statement, `OPERATOR(public.<)`: below, at most, equal, at least, above (btree's
+/// strategies 1 to 5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order(pub [String; 5]);
+
+impl Order {
+    const BELOW: usize = 0;
+    const AT_MOST: usize = 1;
+    const EQUAL: usize = 2;
+    const AT_LEAST: usize = 3;
+    const ABOVE: usize = 4;
 }
 
 /// The first of the table's keys that can be paged by: the primary key, the replica identity, another unique index. Empty if there is none.
 ///
-/// `captured` are the columns that are read. A key of a type of an extension does not count: its operators are found through `search_path`,
-/// which is empty here. Nor does an array: its text cannot be made from its items with certainty.
-pub fn choose(relation: &Relation, types: &Types, captured: &[i16]) -> Vec<KeyColumn> {
-    let column_of = |number: i16| -> Option<KeyColumn> {
-        let at = captured.iter().position(|n| *n == number)?;
-        let attribute = relation.column(number)?;
-        let (base, _) = types.base(attribute.type_oid, attribute.typmod);
-        let of_server = types.get(base).is_some_and(|t| match t.form {
-            TypeForm::Base => &*t.schema == "pg_catalog",
-            TypeForm::Enum(_) | TypeForm::Range => true,
-            _ => false,
+/// `captured` are the columns that are read.
+pub fn choose(relation: &Relation, captured: &[i16]) -> Vec<KeyColumn> {
+    let keys = relation.keys.iter().map(|key| {
+        let columns = key.columns.iter().enumerate().map(|(n, number)| {
+            let at = captured.iter().position(|c| c == number)?;
+            let attribute = relation.column(*number)?;
+            let ordered = key.ordered.get(n);
+            Some(KeyColumn {
+                name: attribute.name.to_string(),
+                native: attribute.native.to_string(),
+                collation: ordered.map_or(attribute.collation.as_deref(), |o| o.collation.as_deref()).map(str::to_owned),
+                at,
+                order: ordered.and_then(|o| o.order.clone()),
+            })
         });
-        of_server.then(|| KeyColumn {
-            name: attribute.name.to_string(),
-            native: attribute.native.to_string(),
-            collation: attribute.collation.as_deref().map(str::to_owned),
-            at,
-        })
-    };
-    let keys = relation.keys.iter().map(|key| key.columns.iter().map(|n| column_of(*n)).collect::<Option<Vec<_>>>());
+        columns.collect::<Option<Vec<_>>>()
+    });
     keys.flatten().next().unwrap_or_default()
 }
 
@@ -47,14 +67,48 @@ pub fn names(key: &[KeyColumn]) -> String {
     key.iter().map(|c| identifier(&c.name)).collect::<Vec<_>>().join(", ")
 }
 
+/// What to write behind `ORDER BY`: `"id", "name" COLLATE pg_catalog."C" USING OPERATOR(public.<)`.
+pub fn order(key: &[KeyColumn]) -> String {
+    let columns = key.iter().map(|c| match (&c.order, &c.collation) {
+        (None, _) => identifier(&c.name),
+        (Some(order), None) => format!("{} USING {}", identifier(&c.name), order.0[Order::BELOW]),
+        (Some(order), Some(collation)) => format!("{} COLLATE {collation} USING {}", identifier(&c.name), order.0[Order::BELOW]),
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 /// `("id", "at") > ('7'::bigint, …)`: rows behind this key.
 pub fn above(key: &[KeyColumn], values: &KeyText) -> String {
-    format!("({}) > ({})", names(key), point(key, values))
+    compared(key, values, (">", Order::ABOVE, Order::AT_LEAST))
 }
 
 /// Rows up to this key and with it.
 pub fn upto(key: &[KeyColumn], values: &KeyText) -> String {
-    format!("({}) <= ({})", names(key), point(key, values))
+    compared(key, values, ("<=", Order::AT_MOST, Order::AT_MOST))
+}
+
+/// `last` compares the last column, `first` those before it. Several columns with operators of their own have no comparison of rows in SQL: it
+/// is spelled out, with the first column's bound in front, by which the index can be searched.
+fn compared(key: &[KeyColumn], values: &KeyText, (sign, last, first): (&str, usize, usize)) -> String {
+    if key.iter().all(|c| c.order.is_none()) {
+        return format!("({}) {sign} ({})", names(key), point(key, values));
+    }
+    let columns: Vec<(&KeyColumn, String)> = key.iter().zip(values).map(|(c, v)| (c, cast(c, &literal(v)))).collect();
+    let test = |(column, value): &(&KeyColumn, String), operator: usize| {
+        let plain = ["<", "<=", "=", ">=", ">"][operator];
+        let operator = column.order.as_ref().map_or(plain, |order| &order.0[operator]);
+        format!("{} {operator} {value}", identifier(&column.name))
+    };
+    let strictly = if last == Order::ABOVE { Order::ABOVE } else { Order::BELOW };
+    let mut all = String::new();
+    for (n, column) in columns.iter().enumerate().rev() {
+        all = if n + 1 == columns.len() {
+            test(column, last)
+        } else {
+            format!("{} AND ({} OR ({} AND {all}))", test(column, first), test(column, strictly), test(column, Order::EQUAL))
+        };
+    }
+    format!("({all})")
 }
 
 /// `'7'::bigint, 'x'::text COLLATE pg_catalog."C"`
@@ -82,7 +136,13 @@ fn expression(value: &Datum) -> Option<String> {
     let text = |bytes: &[u8]| Some(literal(std::str::from_utf8(bytes).ok()?));
     let counted = |from: &str, us: i64| Some(format!("({from} + '{us} microseconds'::interval)"));
     match value {
-        Datum::Null | Datum::Unavailable | Datum::Array(_) => None,
+        Datum::Null | Datum::Unavailable => None,
+        Datum::Array(items) if items.is_empty() => Some("'{}'".to_owned()),
+        // The cast behind it makes each item what it is. Lower bounds are not known any more, and taken for 1.
+        Datum::Array(items) => {
+            let item = |item: &Datum| if item.is_null() { Some("NULL".to_owned()) } else { expression(item) };
+            Some(format!("ARRAY[{}]", items.iter().map(item).collect::<Option<Vec<_>>>()?.join(", ")))
+        }
         Datum::Odd(b) | Datum::Decimal(b) | Datum::Text(b) | Datum::Json(b) => text(b),
         Datum::Bool(b) => Some(format!("'{b}'")),
         Datum::Int(n) => Some(format!("'{n}'")),
@@ -106,12 +166,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The key of a row as bytes that are equal for equal values, for rows and changes of one source: their texts, each behind its length.
-/// `None` if a column of it is not there.
-pub fn bytes_of(key: &[KeyColumn], row: &[Datum]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(key.len() * 16);
-    for column in key {
-        let text = expression(row.get(column.at)?)?;
+/// The values of these columns as bytes that are equal for equal values, for rows and changes of one source: their texts, each behind its
+/// length. `None` if one of them is not there.
+pub fn bytes_of(columns: &[usize], row: &[Datum]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(columns.len() * 16);
+    for at in columns {
+        let text = expression(row.get(*at)?)?;
         bytes.extend((text.len() as u64).to_le_bytes());
         bytes.extend(text.as_bytes());
     }
@@ -124,7 +184,7 @@ mod tests {
     use bytes::Bytes;
 
     fn column(name: &str, native: &str, collation: Option<&str>, at: usize) -> KeyColumn {
-        KeyColumn { name: name.to_owned(), native: native.to_owned(), collation: collation.map(str::to_owned), at }
+        KeyColumn { name: name.to_owned(), native: native.to_owned(), collation: collation.map(str::to_owned), at, order: None }
     }
 
     #[test]
@@ -138,10 +198,53 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_other_orders_names_its_operators() {
+        let order = Order(["<", "<=", "=", ">=", ">"].map(|o| format!("OPERATOR(ext.{o})")));
+        let key = [
+            KeyColumn { order: Some(order), ..column("name", "ext.citext", Some("pg_catalog.\"de\""), 0) },
+            column("id", "bigint", None, 1),
+        ];
+        let values = vec!["Ab".to_owned(), "7".to_owned()];
+        let value = r#"('Ab'::ext.citext COLLATE pg_catalog."de")"#;
+        assert_eq!(
+            above(&key, &values),
+            format!(
+                r#"("name" OPERATOR(ext.>=) {value} AND ("name" OPERATOR(ext.>) {value} OR ("name" OPERATOR(ext.=) {value} AND "id" > '7'::bigint)))"#
+            )
+        );
+        assert_eq!(
+            upto(&key, &values),
+            format!(
+                r#"("name" OPERATOR(ext.<=) {value} AND ("name" OPERATOR(ext.<) {value} OR ("name" OPERATOR(ext.=) {value} AND "id" <= '7'::bigint)))"#
+            )
+        );
+        assert_eq!(super::order(&key), r#""name" COLLATE pg_catalog."de" USING OPERATOR(ext.<), "id""#);
+        assert_eq!(names(&key), r#""name", "id""#);
+    }
+
+    #[test]
+    fn an_array_is_made_of_its_items() {
+        let key = [column("a", "integer[]", None, 0)];
+        let row = |items: Vec<Datum>| [Datum::Array(items)];
+        let nested = Datum::Array(vec![Datum::Int(3)]);
+        assert_eq!(point_of(&key, &row(vec![Datum::Int(1), Datum::Null])).unwrap(), "ARRAY['1', NULL]::integer[]");
+        assert_eq!(point_of(&key, &row(vec![nested])).unwrap(), "ARRAY[ARRAY['3']]::integer[]");
+        assert_eq!(point_of(&key, &row(vec![])).unwrap(), "'{}'::integer[]");
+        assert_eq!(point_of(&key, &row(vec![Datum::Unavailable])), None);
+    }
+
+    #[test]
     fn keys_with_the_same_joined_text_differ() {
-        let key = [column("a", "text", None, 0), column("b", "text", None, 1)];
         let text = |t: &'static str| Datum::Text(Bytes::from_static(t.as_bytes()));
-        assert_ne!(bytes_of(&key, &[text("a"), text("bc")]), bytes_of(&key, &[text("ab"), text("c")]));
-        assert_eq!(bytes_of(&key, &[text("a"), Datum::Null]), None);
+        assert_ne!(bytes_of(&[0, 1], &[text("a"), text("bc")]), bytes_of(&[0, 1], &[text("ab"), text("c")]));
+        assert_eq!(bytes_of(&[1, 0], &[text("a"), text("b")]), bytes_of(&[0, 1], &[text("b"), text("a")]));
+        assert_eq!(bytes_of(&[0, 1], &[text("a"), Datum::Null]), None);
+    }
+
+    #[test]
+    fn a_key_that_was_stored_before_there_were_orders_is_the_same() {
+        let stored = r#"{"name": "id", "native": "bigint", "collation": null, "at": 0}"#;
+        assert_eq!(serde_json::from_str::<KeyColumn>(stored).unwrap(), column("id", "bigint", None, 0));
+        assert!(!serde_json::to_string(&column("id", "bigint", None, 0)).unwrap().contains("order"));
     }
 }

@@ -21,6 +21,7 @@ pub mod mode;
 pub mod notes;
 pub mod progress;
 pub mod reader;
+pub mod recent;
 pub mod signal;
 pub mod view;
 

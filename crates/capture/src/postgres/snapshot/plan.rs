@@ -65,7 +65,7 @@ impl TablePlan {
         Self {
             table: make(&attributes),
             name: format!("{}.{}", relation.schema, relation.name),
-            key: key::choose(relation, types, &numbers),
+            key: key::choose(relation, &numbers),
             from: if relation.shape == Shape::Ordinary { format!("ONLY {quoted}") } else { quoted.clone() },
             quoted,
             filter: wanted.filter.clone(),
@@ -146,7 +146,7 @@ impl TablePlan {
             Part::Keys { above, upto } => {
                 conditions.extend(above.iter().map(|k| key::above(&self.key, k)));
                 conditions.extend(upto.iter().map(|k| key::upto(&self.key, k)));
-                order = format!(" ORDER BY {}", key::names(&self.key));
+                order = format!(" ORDER BY {}", key::order(&self.key));
                 self.from.clone()
             }
             Part::Pages { leaf, from, to } => {
@@ -169,9 +169,9 @@ impl TablePlan {
             return Ok(Vec::new());
         }
         let percent = (100.0 * (n_spans * SAMPLES_PER_SPAN) as f64 / n_rows as f64).clamp(0.01, 100.0);
-        let names = key::names(&self.key);
+        let (names, order) = (key::names(&self.key), key::order(&self.key));
         let sql = format!(
-            "COPY (SELECT {names} FROM (SELECT {names}, row_number() OVER (ORDER BY {names}) AS \"mulgil n\", count(*) OVER () AS \"mulgil of\" \
+            "COPY (SELECT {names} FROM (SELECT {names}, row_number() OVER (ORDER BY {order}) AS \"mulgil n\", count(*) OVER () AS \"mulgil of\" \
              FROM {} TABLESAMPLE SYSTEM ({percent})) AS sample \
              WHERE \"mulgil n\" % greatest(\"mulgil of\" / {n_spans}, 1) = 0 ORDER BY \"mulgil n\" LIMIT {}) TO STDOUT",
             self.from,
@@ -241,7 +241,7 @@ mod tests {
             is_key: true,
             native: a.native.clone(),
         });
-        let key_column = |name: &&str| KeyColumn { name: (*name).to_owned(), native: "bigint".to_owned(), collation: None, at: 0 };
+        let key_column = |name: &&str| KeyColumn { name: (*name).to_owned(), native: "bigint".to_owned(), collation: None, at: 0, order: None };
         let leaf = Leaf { oid: 5, schema: "public".into(), name: "t".into(), file: 7, n_pages: 25, n_rows_estimated: Some(100) };
         TablePlan {
             table: Arc::new(Table { id, version: 1, columns: columns.collect() }),

@@ -35,6 +35,11 @@ impl View {
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
     }
 
+    /// Whether this transaction and all with lower numbers had ended.
+    pub fn is_ended(&self, xid: u32) -> bool {
+        self.widened(xid) < self.xmin
+    }
+
     /// The stream's numbers are the lower 32 bits of the snapshot's: the number within half the circle of `xmax` is meant (PostgreSQL
     /// documentation, "Transactions and Identifiers").
     fn widened(&self, xid: u32) -> u64 {
