@@ -9,5 +9,6 @@ pub mod rows;
 pub mod writer;
 
 pub mod notes;
+mod patch;
 
 pub mod debezium;

@@ -4,13 +4,19 @@
 //!
 //! ```text
 //! {"generation":0,"whole":{…}}                  all of a source's notes
-//! {"generation":0,"set":{…},"unset":[…]}        what has changed of them since the record before, by key
+//! {"generation":0,"set":{…},"unset":[…],"within":{"shapes":patch}}
+//!                                               what has changed of them since the record before, by key; of maps and lists what has changed
+//!                                               inside of them (`patch`)
 //! ```
+//!
+//! A source may say in its notes `"same": ["shapes", …]`: what it has not given again because it is as it was in the batch before. So shapes
+//! of five hundred tables are neither copied nor compared with every batch, and one that is new is written alone.
 //!
 //! Owner `source/NAME` (`source/NAME@2` in generation 2) has the position behind which the source goes on. A generation ends when somebody
 //! decides that a source begins anew: its next positions need not be above the old ones. Owner `notes/all` has the offset from which on the
 //! topic has a whole record of every source: reading begins there, and retention keeps what is behind it.
 
+use super::patch::Patch;
 use anyhow::{Context, Result, ensure};
 use mulgil_capture::change::Resume;
 use mulgil_log::{Advance, Append, Commit, Committed, Log, LogResult, Owner, ReadLimit, RecordsBuilder, Seek, Ticket};
@@ -23,6 +29,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub const CAPTURES: &str = "_captures";
+
+/// The key under which a source's notes name what is as it was.
+const SAME: &str = "same";
 
 /// Changes of a source's notes behind its last whole record: more are not read at a start.
 const CHANGES_MAX: u32 = 2_000;
@@ -67,6 +76,16 @@ struct Record {
     set: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unset: Vec<String>,
+    /// Older versions of this program wrote none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    within: BTreeMap<String, Patch>,
+}
+
+impl Record {
+    /// Says that nothing has changed.
+    fn is_silent(&self) -> bool {
+        self.whole.is_none() && self.set.is_empty() && self.unset.is_empty() && self.within.is_empty()
+    }
 }
 
 /// A commit on its way.
@@ -100,18 +119,22 @@ impl Notes {
     /// thread; each is given to [`Self::wait`]. After an error of either, and once all that were begun have come back, [`Self::reload`]
     /// tells what is true.
     pub fn begin(&self, source: &str, resume: Resume, mut commit: Commit) -> Result<Begun> {
-        let Value::Object(notes) = resume.notes else { anyhow::bail!("the notes of {source} are not a JSON object") };
+        let Value::Object(mut notes) = resume.notes else { anyhow::bail!("the notes of {source} are not a JSON object") };
+        let same = names(notes.remove(SAME));
         let mut all = self.kept();
         let floor = all.floor().filter(|floor| all.told.is_none_or(|told| *floor > told));
         let kept = all.sources.entry(source.to_owned()).or_default();
-        let record = kept.record(&notes);
-        let is_silent = record.whole.is_none() && record.set.is_empty() && record.unset.is_empty();
+        let record = kept.record(&notes, &same)?;
+        let is_silent = record.is_silent();
         if !is_silent {
             commit.appends.push(append(&self.at, source, &record)?);
         }
         commit.progress.push(Advance { owner: owner(source, kept.generation)?, partition: self.at.clone(), position: resume.position });
         commit.progress.extend(floor.map(|floor| told(&self.at, floor)).transpose()?);
         let ticket = self.log.begin(commit)?;
+        for name in same {
+            notes.extend(kept.notes.remove_entry(&name));
+        }
         let whole = record.whole.and_then(|_| ticket.committed().base_offsets.last().copied());
         kept.n_changes = if whole.is_some() { 0 } else { kept.n_changes + u32::from(!is_silent) };
         kept.is_whole_wanted &= whole.is_none();
@@ -204,29 +227,57 @@ impl AllKept {
 }
 
 impl Kept {
-    /// What is to be recorded so that the notes become these.
-    fn record(&self, notes: &Map<String, Value>) -> Record {
+    /// What is to be recorded so that the notes become these, with what is the same as before.
+    fn record(&self, notes: &Map<String, Value>, same: &[String]) -> Result<Record> {
         let generation = self.generation;
+        if let Some(name) = same.iter().find(|name| !self.notes.contains_key(*name)) {
+            anyhow::bail!("the notes say that '{name}' is as it was, and it was not there: this is a fault of the source");
+        }
         let is_first = self.whole.is_none() && self.n_in_flight == 0;
         if is_first || self.is_whole_wanted || self.n_changes >= CHANGES_MAX {
-            return Record { generation, whole: Some(notes.clone()), ..Record::default() };
+            let mut whole = notes.clone();
+            whole.extend(same.iter().filter_map(|name| self.notes.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())));
+            return Ok(Record { generation, whole: Some(whole), ..Record::default() });
         }
-        let set = notes.iter().filter(|(key, value)| self.notes.get(*key) != Some(value));
-        let unset = self.notes.keys().filter(|key| !notes.contains_key(*key));
-        Record { generation, whole: None, set: set.map(|(k, v)| (k.clone(), v.clone())).collect(), unset: unset.cloned().collect() }
+        let mut record = Record { generation, ..Record::default() };
+        for (name, new) in notes {
+            match self.notes.get(name).map(|old| Patch::between(old, new)) {
+                Some(None) => {}
+                Some(Some(patch @ Patch::Within { .. })) => drop(record.within.insert(name.clone(), patch)),
+                Some(Some(Patch::Is { .. })) | None => drop(record.set.insert(name.clone(), new.clone())),
+            }
+        }
+        record.unset = self.notes.keys().filter(|name| !notes.contains_key(*name) && !same.contains(name)).cloned().collect();
+        Ok(record)
     }
 
     /// Takes a record of the log.
-    fn take(&mut self, record: Record, offset: Offset) {
+    fn take(&mut self, record: Record, offset: Offset) -> Result<()> {
+        if record.whole.is_none() && self.whole.is_none() {
+            // Another source's whole record is older than ours: what is before ours is of no use, and changes what is not known.
+            return Ok(());
+        }
+        self.n_changes += u32::from(record.whole.is_none() && !record.is_silent());
         if let Some(whole) = record.whole {
             *self = Self { generation: record.generation, notes: whole, whole: Some(offset), ..Self::default() };
         }
-        self.n_changes += u32::from(!record.set.is_empty() || !record.unset.is_empty());
         self.notes.extend(record.set);
         for key in &record.unset {
             self.notes.remove(key);
         }
+        for (key, patch) in record.within {
+            let value =
+                self.notes.get_mut(&key).with_context(|| format!("record {offset} of {CAPTURES} changes '{key}', which is not there"))?;
+            ensure!(patch.apply(value), "record {offset} of {CAPTURES} changes '{key}' where it has nothing");
+        }
+        Ok(())
     }
+}
+
+/// A list of names in the notes.
+fn names(value: Option<Value>) -> Vec<String> {
+    let Some(Value::Array(names)) = value else { return Vec::new() };
+    names.into_iter().filter_map(|name| if let Value::String(name) = name { Some(name) } else { None }).collect()
 }
 
 fn read(log: &dyn Log, at: &TopicPartition) -> Result<AllKept> {
@@ -241,7 +292,7 @@ fn read(log: &dyn Log, at: &TopicPartition) -> Result<AllKept> {
         for record in chunk.iter() {
             let (source, offset) = (String::from_utf8_lossy(record.key).into_owned(), record.offset);
             let record: Record = serde_json::from_slice(record.value).with_context(|| format!("record {offset} of {CAPTURES}"))?;
-            all.sources.entry(source).or_default().take(record, offset);
+            all.sources.entry(source).or_default().take(record, offset)?;
         }
         from = chunk.next_offset();
     }
@@ -312,6 +363,76 @@ mod tests {
         assert_eq!(chunk.len(), 3, "notes that did not change were written");
     }
 
+    /// What each record of the topic has, as text.
+    fn records(notes: &Notes) -> Vec<String> {
+        let chunk = notes.log.read(&notes.at, Offset::ZERO, ReadLimit::records(10_000)).unwrap();
+        chunk.iter().map(|r| String::from_utf8(r.value.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn shapes_of_many_tables_are_written_when_they_change_and_only_what_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = Notes::open(journal(dir.path())).unwrap();
+        let mut shapes: Map<String, Value> = (0..500).map(|n| (format!("public.table_{n:03}"), json!([n]))).collect();
+        commit(&notes, "a", 1, json!({"lsn": 1, "shapes": shapes}));
+        let whole_bytes = records(&notes)[0].len();
+        // Mostly there is no news of them, and they are not even handed over.
+        for at in 2..10 {
+            commit(&notes, "a", at, json!({"lsn": at, "same": ["shapes"]}));
+        }
+        shapes["public.table_007"] = json!([7, 99]);
+        shapes.insert("public.table_500".to_owned(), json!([500]));
+        commit(&notes, "a", 10, json!({"lsn": 10, "shapes": shapes}));
+        let written = records(&notes);
+        assert!(whole_bytes > 10_000 && written[1..9].iter().all(|r| r.len() < 50), "{}", written[1]);
+        assert!(written[9].len() < 200 && written[9].contains("table_007") && !written[9].contains("table_008"), "{}", written[9]);
+        let expected = Some(Resume { position: Position::new(10, 0), notes: json!({"lsn": 10, "shapes": shapes}) });
+        assert_eq!(notes.resume("a"), expected);
+        drop(notes);
+        let notes = Notes::open(journal(dir.path())).unwrap();
+        assert_eq!(notes.resume("a"), expected);
+        // What is left out without a word is gone, as ever; what never was cannot be the same.
+        commit(&notes, "a", 11, json!({"lsn": 11}));
+        assert_eq!(notes.resume("a").unwrap().notes, json!({"lsn": 11}));
+        let odd = Resume { position: Position::new(12, 0), notes: json!({"same": ["shapes"]}) };
+        assert!(notes.begin("a", odd, Commit::default()).is_err());
+    }
+
+    #[test]
+    fn a_whole_record_has_what_is_the_same_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = Notes::open(journal(dir.path())).unwrap();
+        commit(&notes, "a", 1, json!({"n": 1, "shapes": {"t": [1]}}));
+        for at in 2..u64::from(CHANGES_MAX) + 10 {
+            commit(&notes, "a", at, json!({"n": at, "same": ["shapes"]}));
+        }
+        let wholes = records(&notes).iter().filter(|r| r.contains("whole")).cloned().collect::<Vec<_>>();
+        assert_eq!((wholes.len(), wholes.iter().all(|r| r.contains("shapes"))), (2, true));
+    }
+
+    /// As they were written by the version before `within`.
+    #[test]
+    fn notes_of_before_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = journal(dir.path());
+        let at = TopicPartition::new(Topic::new(CAPTURES).unwrap(), Partition(0));
+        for value in [
+            r#"{"generation":0,"whole":{"stream":{"flush_lsn":1},"shapes":{"public.t":[5]}}}"#,
+            r#"{"generation":0,"set":{"stream":{"flush_lsn":2},"shapes":{"public.t":[5,6]}},"unset":["x"]}"#,
+        ] {
+            let mut records = RecordsBuilder::new();
+            records.push(b"a", &[], value.as_bytes(), EventTime::default(), ReceiveTime::default());
+            let progress =
+                vec![Advance { owner: owner("a", 0).unwrap(), partition: at.clone(), position: Position::new(value.len() as u64, 0) }];
+            log.commit(Commit { appends: vec![Append { to: at.clone(), records: records.finish() }], progress }).unwrap();
+        }
+        let notes = Notes::open(log).unwrap();
+        let expected = json!({"stream": {"flush_lsn": 2}, "shapes": {"public.t": [5, 6]}});
+        assert_eq!(notes.resume("a").unwrap().notes, expected);
+        commit(&notes, "a", 1_000, json!({"stream": {"flush_lsn": 3}, "same": ["shapes"]}));
+        assert_eq!(notes.resume("a").unwrap().notes["shapes"], expected["shapes"]);
+    }
+
     #[test]
     fn a_position_is_committed_once_and_a_refused_commit_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -333,7 +454,7 @@ mod tests {
         commit(&notes, "idle", 1, json!({"kept": "for ever"}));
         commit(&notes, "busy", 1, json!({"fixed": filler, "n": 1}));
         for at in 2..2_000 {
-            commit(&notes, "busy", at, json!({"fixed": filler, "n": at, "filler": format!("{filler}{at}")}));
+            commit(&notes, "busy", at, json!({"fixed": filler, "n": at, "filler": format!("{filler}{at}"), "map": {"n": at, "fixed": 1}}));
             if at % 50 == 0 {
                 let retained = log.retain(&|_| notes.needed_from()).unwrap();
                 notes.renew(retained.held_by.is_some()).unwrap();
@@ -345,6 +466,7 @@ mod tests {
         assert_eq!(notes.resume("idle"), Some(Resume { position: Position::new(1, 0), notes: json!({"kept": "for ever"}) }));
         assert_eq!(notes.resume("busy").unwrap().notes["n"], json!(1_999));
         assert_eq!(notes.resume("busy").unwrap().notes["fixed"], json!(filler));
+        assert_eq!(notes.resume("busy").unwrap().notes["map"], json!({"n": 1_999, "fixed": 1}));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use mulgil_capture::change::{Change, Op, Snapshot, What};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::envelope::text::push_text;
 use mulgil_capture::source::SourceError;
-use mulgil_capture::table::Table;
+use mulgil_capture::table::{Table, TableId};
 use mulgil_capture::typed::{Mapper, Mapping, Problem};
 use mulgil_connect::decode::Format;
 use mulgil_log::Append;
@@ -52,18 +52,11 @@ impl TableRows {
     }
 
     pub fn take(&mut self, changes: &[Change], received: ReceiveTime) -> Result<Taken> {
-        let n_ours = changes.iter().filter(|c| self.is_ours(c)).count();
-        if n_ours == 0 {
+        let ours: Vec<&Change> = changes.iter().filter(|c| self.is_ours(c)).collect();
+        if ours.is_empty() {
             return Ok(Taken::default());
         }
-        let picked: Vec<Change>;
-        let ours = if n_ours == changes.len() {
-            changes
-        } else {
-            picked = changes.iter().filter(|c| self.is_ours(c)).cloned().collect();
-            &picked
-        };
-        let typed = self.mapper.map(ours, received);
+        let typed = self.mapper.map_some(&ours, received);
         for broken in &typed.breaks {
             tracing::error!(stream = %self.stream, "{broken}");
             metrics::counter!("mulgil_capture_breaks_total", "stream" => self.stream.to_string()).increment(1);
@@ -73,7 +66,7 @@ impl TableRows {
             let choice = "mend the mapping and restart, or set on_break = \"dead_letters\" for the stream";
             return Err(SourceError::refused(format!("{said}; {choice}")).into());
         }
-        let problems: Vec<RowProblem> = typed.problems.into_iter().map(|p| row_problem(&ours[p.change], p)).collect();
+        let problems: Vec<RowProblem> = typed.problems.into_iter().map(|p| row_problem(ours[p.change], p)).collect();
         let source = format!("capture {}", self.from.source);
         let dead_letters = dead_letters::append(&self.stream, &source, Format::Ndjson, &problems, received);
         let (appends, dealt) = self.writer.deal(&typed.batch, received)?;
@@ -85,12 +78,18 @@ impl TableRows {
         if self.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, table)) {
             return true;
         }
-        let is_ours = table.id.to_string() == self.from.table;
+        let is_ours = is_written(&table.id, &self.from.table);
         if is_ours {
             self.shape = Some(Arc::clone(table));
         }
         is_ours
     }
+}
+
+/// Whether a configuration means this table by `text`: as its id is displayed, but without making a text of each change's.
+fn is_written(id: &TableId, text: &str) -> bool {
+    let first = if id.schema.is_empty() { &id.database } else { &id.schema };
+    text.strip_prefix(&**first).and_then(|rest| rest.strip_prefix('.')) == Some(&*id.table)
 }
 
 /// How the stream is mapped, from its configuration.
@@ -151,4 +150,20 @@ fn row_problem(change: &Change, problem: Problem) -> RowProblem {
     let n = problem.change as u64;
     let reason = problem.column.as_ref().map_or_else(|| problem.reason.clone(), |column| format!("'{column}' {}", problem.reason));
     RowProblem { row: n, line: n + 1, column: 1, field: problem.column, reason, original: line.into_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_written_as_it_is_displayed() {
+        let id = |schema: &str, table: &str| TableId { database: "shop".into(), schema: schema.into(), table: table.into() };
+        for id in [id("public", "t"), id("", "t"), id("a.b", "c"), id("a", "b.c"), id("", "")] {
+            assert!(is_written(&id, &id.to_string()), "{id}");
+            for text in ["", "t", ".t", "public", "public.", "public.tt", "publict", "shop.tt"] {
+                assert_eq!(is_written(&id, text), id.to_string() == text, "{id} {text}");
+            }
+        }
+    }
 }

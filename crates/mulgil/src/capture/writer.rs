@@ -8,6 +8,7 @@
 use super::rows::TableRows;
 use crate::config::captured::CapturePlan;
 use crate::config::checked::Checked;
+use crate::config::filtered::FilterPlan;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::recent::Dealt;
 use crate::pipeline::schemas::Schemas;
@@ -27,12 +28,19 @@ use std::sync::Arc;
 /// Where logical messages go, behind the source's name. No table can be called so: a table has a schema.
 const MESSAGE: &str = "message";
 
+/// What may leave the database.
+enum Filtering {
+    /// Made with the first changes: what its salt refers to may not be there yet, which is this source's trouble alone.
+    Planned(FilterPlan),
+    /// None: everything, as it is.
+    Made(Option<Box<Filter>>),
+}
+
 pub struct ChangeWriter {
     source: String,
     log: Arc<dyn Log>,
     schemas: Arc<Schemas>,
-    /// None: everything may leave the database as it is.
-    filter: Option<Filter>,
+    filter: Filtering,
     encoder: ChangeEncoder,
     tables: BTreeMap<TableId, Topic>,
     messages: Topic,
@@ -53,7 +61,7 @@ impl ChangeWriter {
             source: capture.name.clone(),
             log,
             schemas: Arc::clone(schemas),
-            filter: capture.filter.options(&capture.name)?.map(Filter::new),
+            filter: Filtering::Planned(capture.filter.clone()),
             encoder: ChangeEncoder::default(),
             tables: BTreeMap::new(),
             messages: Topic::new(&format!("{}.{MESSAGE}", capture.name))?,
@@ -109,7 +117,11 @@ impl ChangeWriter {
 
     /// What may leave the database. A mistake in the filter is found when a table is first seen: the source waits until it is mended.
     fn filtered(&mut self, changes: Vec<Change>) -> Result<Vec<Change>> {
-        let Some(filter) = &mut self.filter else { return Ok(changes) };
+        if let Filtering::Planned(plan) = &self.filter {
+            let options = plan.options(&self.source).map_err(|e| SourceError::config(format!("{e:#}")))?;
+            self.filter = Filtering::Made(options.map(|o| Box::new(Filter::new(o))));
+        }
+        let Filtering::Made(Some(filter)) = &mut self.filter else { return Ok(changes) };
         let mistake = |error: FilterError| SourceError::config(error.to_string());
         Ok(changes.into_iter().filter_map(|change| filter.apply(change).map_err(mistake).transpose()).collect::<Result<_, _>>()?)
     }

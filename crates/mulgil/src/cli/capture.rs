@@ -2,6 +2,7 @@
 
 use super::{Where, remote};
 use crate::capture::notes::Notes;
+use crate::capture::opening::obstacle;
 use crate::config::load;
 use crate::pipeline::clock;
 use crate::pipeline::folder::journal_config;
@@ -57,8 +58,9 @@ pub fn capture(args: &CaptureArgs) -> Result<()> {
 }
 
 fn ls(at: &Where) -> Result<()> {
-    let dir = load(at)?.log.dir;
-    let (journal, _) = Journal::open_read_only(JournalConfig::new(&dir), Arc::new(RealDisk), clock())
+    let config = load(at)?;
+    let dir = &config.log.dir;
+    let (journal, _) = Journal::open_read_only(JournalConfig::new(dir), Arc::new(RealDisk), clock())
         .with_context(|| format!("cannot read the log in {}", dir.display()))?;
     let notes = Notes::open(Arc::new(journal))?;
     let mut out = std::io::stdout().lock();
@@ -66,6 +68,11 @@ fn ls(at: &Where) -> Result<()> {
         match notes.resume(&source) {
             Some(resume) => writeln!(out, "{source:<24} behind {}  {}", resume.position, resume.notes)?,
             None => writeln!(out, "{source:<24} begins anew")?,
+        }
+    }
+    for plan in &config.captures {
+        if let Some(why) = obstacle(plan, dir) {
+            writeln!(out, "{:<24} cannot be opened from here: {why:#}", plan.name)?;
         }
     }
     Ok(())
