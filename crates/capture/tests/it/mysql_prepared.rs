@@ -231,7 +231,8 @@ async fn what_is_prepared_is_found_on_the_server_that_takes_over() {
         "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos; START SLAVE",
         server.port()
     );
-    other.sql(&follow).unwrap();
+    // Its files are other ones.
+    other.sql(&format!("FLUSH BINARY LOGS; FLUSH BINARY LOGS; {follow}")).unwrap();
     let mut reader = from_here(&server).await;
     // In memory as well, which does not outlive the server.
     prepare(&server, "a", "INSERT INTO t.x VALUES (1, 'a'), (2, 'a')");
