@@ -101,7 +101,7 @@ async fn a_kill_costs_no_row_of_any_key() {
         task.notes = notes.take();
         let mut reader = mulgil_capture::postgres::snapshot::reader::SnapshotReader::open(task).await.unwrap();
         let mut is_finished = true;
-        for _ in 0..8 {
+        for _ in 0..24 {
             let Some(batch) = reader.next().await.unwrap() else { break };
             batch.changes.iter().for_each(|c| fold.apply(c));
             notes = Some(notes_of(&batch));
@@ -111,10 +111,9 @@ async fn a_kill_costs_no_row_of_any_key() {
             break;
         }
         n_kills += 1;
-        for table in names() {
-            database
-                .sql(&format!("UPDATE {table} SET n = n + 1000 WHERE n % 11 = {}; DELETE FROM {table} WHERE n = {n_kills}", n_kills % 11));
-        }
+        let write =
+            |table| format!("UPDATE {table} SET n = n + 1000 WHERE n % 11 = {}; DELETE FROM {table} WHERE n = {n_kills};\n", n_kills % 11);
+        database.sql(&names().into_iter().map(write).collect::<String>());
     }
     assert!(n_kills >= 3, "{n_kills}");
     stream_behind(&database, notes.as_ref().unwrap(), &mut fold).await;

@@ -27,8 +27,8 @@ fn shape(schema: &str, name: &str, columns: &[&str], identity: &[&str]) -> Arc<T
     Arc::new(Table { id, version: 1, columns: columns.iter().map(column).collect() })
 }
 
-/// `t (id, v, u)`, paged by `id`.
-fn plan(identity: &[&str]) -> TablePlan {
+/// `t (id, v, u)`, paged by the column of this number.
+fn plan(identity: &[&str], paged_by: i16) -> TablePlan {
     let attribute = |(number, (name, type_oid)): (i16, (&str, u32))| Attribute {
         number,
         name: name.into(),
@@ -42,7 +42,7 @@ fn plan(identity: &[&str]) -> TablePlan {
     let key = UniqueKey {
         is_primary: true,
         is_replica_identity: false,
-        columns: vec![1],
+        columns: vec![paged_by],
         ordered: vec![Ordered { collation: None, order: None }],
     };
     let relation = Relation {
@@ -73,6 +73,7 @@ fn rows() -> Vec<Row> {
 struct Rig {
     incremental: Incremental,
     identity: &'static [&'static str],
+    paged_by: i16,
 }
 
 impl Rig {
@@ -85,7 +86,7 @@ impl Rig {
         let shapes: Shapes = Arc::new(|_, _, _| shape("public", "t", &["id"], &["id"]));
         let mut incremental = Incremental::new(address, SnapshotSettings::default(), shapes, RUN, notes);
         (incremental.number, incremental.is_under_way) = (1, true);
-        Self { incremental, identity }
+        Self { incremental, identity, paged_by: 1 }
     }
 
     fn mark(&mut self, run: u64, number: u64, is_high: bool) -> Vec<Change> {
@@ -96,14 +97,14 @@ impl Rig {
 
     fn low(&mut self) {
         let number = self.incremental.number;
-        let names = RowNames::of(&plan(self.identity));
+        let names = RowNames::of(&plan(self.identity, self.paged_by));
         self.incremental.sender.try_send(Event::Planned { number, names }).ok().unwrap();
         assert_eq!(self.mark(RUN, number, false), []);
     }
 
     fn read(&mut self, view: &str, is_end: bool) {
         let number = self.incremental.number;
-        let (view, plan) = (View::parse(view, 0, false).unwrap(), Arc::new(plan(self.identity)));
+        let (view, plan) = (View::parse(view, 0, false).unwrap(), Arc::new(plan(self.identity, self.paged_by)));
         let chunk = Chunk { number, view, plan, rows: rows(), upto: Some(vec!["4".to_owned()]), is_end, read_us: 5 };
         self.incremental.sender.try_send(Event::Read(chunk)).ok().unwrap();
     }
@@ -343,8 +344,14 @@ fn a_high_mark_without_a_low_one_gives_nothing() {
     rig.low();
     assert_eq!(rig.mark(RUN, 1, true), []);
     assert!(!rig.incremental.is_under_way);
+    // Nor the rows of another chunk.
+    rig.low();
+    rig.incremental.number += 1;
+    rig.read(ALL_BELOW_100, false);
+    rig.incremental.number -= 1;
+    assert_eq!(ids(&rig.mark(RUN, 1, true)), NONE);
     // What was planned for another chunk opens no window.
-    let names = RowNames::of(&plan(&["id"]));
+    let names = RowNames::of(&plan(&["id"], 1));
     rig.incremental.sender.try_send(Event::Planned { number: 9, names }).ok().unwrap();
     rig.mark(RUN, 1, false);
     assert_eq!(rig.high(ALL_BELOW_100), NONE);
@@ -356,6 +363,13 @@ fn a_table_that_is_paged_otherwise_than_planned_is_read_again() {
     rig.low();
     rig.identity = &["u"];
     assert_eq!(rig.high(ALL_BELOW_100), NONE);
+    // By another key, its rows named as before: the place that it would go on behind is another.
+    let mut rig = Rig::new(&["id"]);
+    rig.low();
+    rig.paged_by = 3;
+    assert_eq!(rig.high(ALL_BELOW_100), NONE);
+    rig.low();
+    assert_eq!(rig.high(ALL_BELOW_100), [1, 2, 3, 4]);
 }
 
 #[test]
