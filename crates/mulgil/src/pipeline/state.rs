@@ -67,13 +67,17 @@ impl StateFolder {
     }
 }
 
+/// What was written last is kept in memory until it is so much, by the tree's own count, which is about half of what it takes. The same few
+/// entries written with every snapshot fill it too; a larger one is slower to search and longer to read again at a start.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 /// Room that one snapshot and the merging after it may take.
 const ROOM_BYTES: u64 = 8 << 20;
 
 impl Tree {
     fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
         let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open()?;
-        let entries = database.keyspace("shards", KeyspaceCreateOptions::default)?;
+        let entries = database.keyspace("shards", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))?;
         Ok(Self { dir: dir.to_owned(), database, entries })
     }
 }
