@@ -11,8 +11,8 @@ mod snapshots;
 mod socket;
 
 mod accident;
-mod accidents_mariadb;
 mod accidents_disk;
+mod accidents_mariadb;
 mod accidents_postgres;
 mod kills;
 mod large;

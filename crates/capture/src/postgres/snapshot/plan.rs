@@ -241,7 +241,8 @@ mod tests {
             is_key: true,
             native: a.native.clone(),
         });
-        let key_column = |name: &&str| KeyColumn { name: (*name).to_owned(), native: "bigint".to_owned(), collation: None, at: 0, order: None };
+        let key_column =
+            |name: &&str| KeyColumn { name: (*name).to_owned(), native: "bigint".to_owned(), collation: None, at: 0, order: None };
         let leaf = Leaf { oid: 5, schema: "public".into(), name: "t".into(), file: 7, n_pages: 25, n_rows_estimated: Some(100) };
         TablePlan {
             table: Arc::new(Table { id, version: 1, columns: columns.collect() }),
