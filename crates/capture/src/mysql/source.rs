@@ -238,7 +238,10 @@ impl MysqlSource {
         let Self { work, snapshots, assembler, .. } = self;
         let is_shape_news = assembler.is_any_touched || !assembler.touched.is_empty();
         for change in assembler.ready.iter().skip(self.n_seen) {
-            let goes_on = snapshots.iter_mut().fold(true, |goes_on, progress| progress.observe(change) && goes_on);
+            let mut goes_on = true;
+            for progress in snapshots.iter_mut() {
+                goes_on &= progress.observe(change);
+            }
             if let Work::Chunk(chunk) = work {
                 chunk.reconcile(change);
                 chunk.is_spoiled |= !goes_on;

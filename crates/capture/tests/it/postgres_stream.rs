@@ -462,11 +462,9 @@ fn replica_identity_and_publication_change_while_it_streams() {
     check(
         &mut c,
         &db,
-        &format!(
-            "INSERT INTO t VALUES (1,'a'); UPDATE t SET v = 'b';
-             ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET v = 'c';
-             ALTER TABLE t REPLICA IDENTITY DEFAULT; DELETE FROM t; INSERT INTO u VALUES (2)"
-        ),
+        "INSERT INTO t VALUES (1,'a'); UPDATE t SET v = 'b';
+         ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET v = 'c';
+         ALTER TABLE t REPLICA IDENTITY DEFAULT; DELETE FROM t; INSERT INTO u VALUES (2)",
         "c public.t 1|a
          u public.t 1|b
          u public.t [1|b] 1|c

@@ -92,10 +92,8 @@ impl ChangeTopics {
         let (n_topics, topics) = self.schemas.topics_beyond(found.n_seen);
         found.n_seen = n_topics;
         for topic in topics {
-            if !found.topics.contains_key(&topic) {
-                let changes = self.schemas.are_changes(&topic).then(|| ChangeTopic::new(&topic).ok()).flatten();
-                found.topics.insert(topic, changes);
-            }
+            let changes = || self.schemas.are_changes(&topic).then(|| ChangeTopic::new(&topic).ok()).flatten();
+            found.topics.entry(topic.clone()).or_insert_with(changes);
         }
         found
     }

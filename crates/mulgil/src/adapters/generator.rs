@@ -100,7 +100,7 @@ impl Market {
         }));
         let (schema, wanted) = match into {
             Some(target) => (inserts::schema(target.stream())?, Wanted::Table(target)),
-            None => self.into_log(&plan, started)?,
+            None => self.to_log(&plan, started)?,
         };
         let simulator = Simulator::new(&config, schema)?;
         let (opened, is_open) = oneshot::channel();
@@ -128,7 +128,7 @@ impl Market {
         Ok((now, is_open))
     }
 
-    fn into_log(&self, plan: &SimulatorPlan, started: i64) -> Result<(Arc<StreamSchema>, Wanted)> {
+    fn to_log(&self, plan: &SimulatorPlan, started: i64) -> Result<(Arc<StreamSchema>, Wanted)> {
         let schema = self.running.config.streams.iter().find(|s| s.schema.stream == plan.stream).map(|s| Arc::clone(&s.schema));
         let schema = schema.with_context(|| format!("there is no stream '{}'", plan.stream))?;
         let writer = writer_into(&self.running.plan, &self.running.folder.schemas, &plan.stream)?;

@@ -158,7 +158,7 @@ fn start(journal: &Journal, at: &TopicPartition, from: Option<&str>) -> Result<O
 /// Prints records as JSON: rows of a stream that the configuration knows, changes of a captured table as Debezium writes them, else the
 /// record's value as text.
 enum Printer {
-    Rows(RowDecoder),
+    Rows(Box<RowDecoder>),
     Changes(Box<DebeziumReader>),
     Bytes,
 }
@@ -168,7 +168,7 @@ impl Printer {
         let plan = crate::pipeline::plan::Plan::new(config)?;
         let schema = plan.streams.iter().map(|s| &s.schema).find(|s| s.stream == *topic);
         Ok(match schema {
-            Some(schema) => Self::Rows(schemas.decoder(schema)?),
+            Some(schema) => Self::Rows(Box::new(schemas.decoder(schema)?)),
             None if schemas.are_changes(topic) => Self::Changes(Box::new(DebeziumReader::new(Arc::clone(schemas), topic))),
             None => Self::Bytes,
         })
