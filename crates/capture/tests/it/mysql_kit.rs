@@ -126,6 +126,28 @@ impl Reader {
         self.until("the mark", |r| r.changes.iter().rev().any(|c| is_mark(c, mark))).await;
     }
 
+    /// Reads until so many rows were inserted, without a source after every seventh batch; the number of batches.
+    pub async fn until_created_with_drops(&mut self, n_rows: usize) -> usize {
+        let mut n_batches = 0;
+        while self.count(Op::Create) < n_rows {
+            self.step().await;
+            n_batches += 1;
+            if n_batches % 7 == 0 {
+                self.drop_source();
+            }
+        }
+        n_batches
+    }
+
+    /// The first column of each row that the table was given, in the order of the stream.
+    pub fn ids_of(&self, name: &str) -> Vec<Datum> {
+        let id = |change: &Change| match &change.what {
+            What::Row { table, after: Some(row), .. } if &*table.id.table == name => Some(row[0].clone()),
+            _ => None,
+        };
+        self.changes.iter().filter_map(id).collect()
+    }
+
     pub async fn until_snapshot_done(&mut self) {
         self.until("the end of the snapshot", |r| r.resume.as_ref().is_some_and(|r| r.notes["snapshots"].is_null())).await;
     }

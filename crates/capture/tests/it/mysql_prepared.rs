@@ -180,21 +180,9 @@ async fn a_large_prepared_transaction_is_bounded_and_gone_on_with_in_its_middle(
     reader.until_mark(&server, 1).await;
     assert_eq!(reader.count(Op::Create), 0);
     end(&server, "COMMIT", "big");
-    let mut batches = 0;
-    while reader.count(Op::Create) < ROWS {
-        reader.step().await;
-        batches += 1;
-        if batches % 7 == 0 {
-            reader.drop_source();
-        }
-    }
+    reader.until_created_with_drops(ROWS).await;
     reader.until_mark(&server, 2).await;
-    let of_x = |c: &Change| match &c.what {
-        What::Row { table, after: Some(row), .. } if &*table.id.table == "x" => Some(row[0].clone()),
-        _ => None,
-    };
-    let ids: Vec<_> = reader.changes.iter().filter_map(of_x).collect();
-    assert_eq!(ids, (1..=ROWS as i64).map(Datum::Int).collect::<Vec<_>>());
+    assert_eq!(reader.ids_of("x"), (1..=ROWS as i64).map(Datum::Int).collect::<Vec<_>>());
     assert!(reader.largest < 1_500, "{}", reader.largest);
 }
 

@@ -190,22 +190,9 @@ async fn a_large_transaction_comes_in_batches_and_is_continued_in_its_middle() {
     reader.settings.batch_rows_max = 2_000;
     reader.drop_source();
     server.sql(&format!("INSERT INTO t.big SELECT seq, repeat('r', 90) FROM t.seq_1_to_{ROWS}")).unwrap();
-    let mut batches = 0;
-    while reader.count(Op::Create) < ROWS {
-        reader.step().await;
-        batches += 1;
-        if batches % 7 == 0 {
-            reader.drop_source();
-        }
-    }
+    let batches = reader.until_created_with_drops(ROWS).await;
     reader.until_mark(&server, 1).await;
-    let of_big = |c: &Change| match &c.what {
-        What::Row { table, after: Some(row), .. } if &*table.id.table == "big" => Some(row[0].clone()),
-        _ => None,
-    };
-    let ids: Vec<_> = reader.changes.iter().filter_map(of_big).collect();
-    let want: Vec<_> = (1..=ROWS as i64).map(Datum::Int).collect();
-    assert_eq!(ids, want);
+    assert_eq!(reader.ids_of("big"), (1..=ROWS as i64).map(Datum::Int).collect::<Vec<_>>());
     assert!(batches >= ROWS / 2_500 && reader.largest < 2_500, "{batches} batches, the largest {}", reader.largest);
 }
 
