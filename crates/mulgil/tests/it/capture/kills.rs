@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 /// Two databases: more than a hundred kills in all, with those of the servers and those during snapshots.
 const LIVES: u64 = 45;
 const LIVES_IN_SNAPSHOT: u64 = 14;
-const CLIENTS: u64 = 2;
 
 /// Where a change may be when the process dies.
 const FAILPOINTS: [&str; 9] = [
@@ -53,12 +52,7 @@ fn killed_at_work(dialect: Dialect, settings: &Settings) {
     let database = RwLock::new(database);
     let clients = Clients::new(&database);
     let mut lives = Lives::new(&world, &database, seed);
-    std::thread::scope(|scope| {
-        let _enough = Enough(&clients);
-        for client in 0..CLIENTS {
-            let clients = &clients;
-            scope.spawn(move || clients.work(seed + 1 + client, workload::script));
-        }
+    clients.at_work(seed, workload::script, || {
         let mut failpoints = FAILPOINTS.iter().cycle();
         for life in 0..n_lives(LIVES) {
             lives.live(match life % 9 {
@@ -102,15 +96,6 @@ fn reach_all(lives: &mut Lives<'_>) {
     }
 }
 
-/// Has the clients end their work, also when the test fails.
-struct Enough<'a>(&'a Clients<'a>);
-
-impl Drop for Enough<'_> {
-    fn drop(&mut self) {
-        self.0.enough.store(true, Ordering::SeqCst);
-    }
-}
-
 const SNAPSHOT_ROWS: u32 = 90_000;
 const EVERY: u32 = 499;
 
@@ -136,12 +121,7 @@ fn killed_in_snapshot(dialect: Dialect) {
     let database = RwLock::new(database);
     let clients = Clients::new(&database);
     let mut lives = Lives::new(&world, &database, seed);
-    std::thread::scope(|scope| {
-        let _enough = Enough(&clients);
-        for client in 0..CLIENTS {
-            let clients = &clients;
-            scope.spawn(move || clients.work(seed + 1 + client, about));
-        }
+    clients.at_work(seed, about, || {
         for life in 0..n_lives(LIVES_IN_SNAPSHOT) {
             match life % 7 {
                 3 => lives.live(End::Committing),

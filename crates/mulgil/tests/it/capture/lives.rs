@@ -23,6 +23,9 @@ const FAILPOINT_WITHIN: Duration = Duration::from_secs(5);
 /// For the first commit of a life, then it ends whether there was one or not.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
+/// Those that work at a time.
+const CLIENTS: u64 = 2;
+
 /// From one script of a client to its next: the log is read to its end when all is over.
 const SCRIPTS_APART_MS: std::ops::Range<u64> = 20..80;
 
@@ -154,7 +157,18 @@ impl<'a> Clients<'a> {
         Self { database, enough: AtomicBool::new(false), n_scripts: AtomicU64::new(0), n_failed: AtomicU64::new(0) }
     }
 
-    pub fn work(&self, seed: u64, script: fn(Dialect, &mut StdRng) -> String) {
+    /// Some of them work while `body` runs.
+    pub fn at_work(&self, seed: u64, script: fn(Dialect, &mut StdRng) -> String, body: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            let _enough = Enough(self);
+            for client in 0..CLIENTS {
+                scope.spawn(move || self.work(seed + 1 + client, script));
+            }
+            body();
+        });
+    }
+
+    fn work(&self, seed: u64, script: fn(Dialect, &mut StdRng) -> String) {
         let mut random = StdRng::seed_from_u64(seed);
         while !self.enough.load(Ordering::SeqCst) {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +180,15 @@ impl<'a> Clients<'a> {
             counter.fetch_add(1, Ordering::SeqCst);
             std::thread::park_timeout(Duration::from_millis(random.random_range(SCRIPTS_APART_MS)));
         }
+    }
+}
+
+/// Has the clients end their work, also when the test fails.
+struct Enough<'a>(&'a Clients<'a>);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.enough.store(true, Ordering::SeqCst);
     }
 }
 
