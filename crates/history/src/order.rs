@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::error::ArrowError;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 
 /// Rows gathered at once: small enough to be written while they are in the processor's cache.
@@ -33,7 +33,8 @@ pub(crate) struct SortedDay<'a> {
 /// The places of all rows of `batches`, which outlive them, by day. The distinct keys come out in `keys`, in their order.
 pub(crate) fn sorted_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &'a mut Vec<&'a str>) -> BTreeMap<Day, SortedDay<'a>> {
     let mut days: BTreeMap<Day, Vec<Place>> = BTreeMap::new();
-    let mut numbers: HashMap<&str, u32, FixedState> = HashMap::default();
+    // Seeded anew by each process: keys come from strangers.
+    let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();
     for (batch_at, batch) in batches.iter().enumerate() {
         let (names, times) = (layout.keys(batch), layout.event_times(batch).values());
         let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
