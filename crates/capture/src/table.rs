@@ -80,3 +80,16 @@ pub struct Digits {
     pub precision: u16,
     pub scale: i16,
 }
+
+/// Whether a name is meant: `*` in the pattern stands for any characters. What is left to look at shrinks with each star that has been passed: at
+/// most pattern times text steps.
+pub(crate) fn is_like(text: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else { return false };
+    let Some(tail) = pattern.contains('*').then(|| parts.next_back().unwrap_or_default()) else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(tail)
+}

@@ -4,7 +4,7 @@
 //! taken from here; see `shapes.rs` for what happens where they do not.
 
 use super::wire::{Connection, Flavor, TextRow, WireError, literal, quoted};
-use crate::table::TableId;
+use crate::table::{TableId, is_like};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,15 +91,6 @@ impl Selection {
 
     pub fn patterns(&self) -> impl Iterator<Item = &(String, String)> {
         self.patterns.iter()
-    }
-}
-
-fn is_like(text: &str, pattern: &str) -> bool {
-    match pattern.split_once('*') {
-        None => text == pattern,
-        Some((head, rest)) => text
-            .strip_prefix(head)
-            .is_some_and(|tail| (0..=tail.len()).filter(|&at| tail.is_char_boundary(at)).any(|at| is_like(&tail[at..], rest))),
     }
 }
 

@@ -325,6 +325,10 @@ impl Server {
     }
 }
 
+/// What [`Selection::All`] means.
+pub(super) const EVERY_TABLE: &str = "c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition \
+     AND n.nspname NOT IN ('pg_catalog','information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE '\\_timescaledb\\_%'";
+
 async fn relations(connection: &mut Connection, selection: &Selection, has_timescaledb: bool) -> Result<Vec<Relation>, WireError> {
     let (hypertable, chunk) = if has_timescaledb {
         (
@@ -341,10 +345,7 @@ async fn relations(connection: &mut Connection, selection: &Selection, has_times
             format!("(n.nspname::text, c.relname::text) IN ({})", pairs.join(","))
         }
         Selection::Oids(oids) => format!("c.oid = ANY({})", oid_array(oids)),
-        Selection::All => "c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition \
-             AND n.nspname NOT IN ('pg_catalog','information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' \
-             AND n.nspname NOT LIKE '\\_timescaledb\\_%'"
-            .to_owned(),
+        Selection::All => EVERY_TABLE.to_owned(),
     };
     let rows = connection
         .query(&format!(

@@ -1,6 +1,7 @@
 //! What a database lacks for capture, with the statement that puts each right: `mulgil check`.
 
 use super::catalog::{Catalog, Relation, ReplicaIdentity, Selection, Shape};
+use super::matching;
 use super::publication::{self, Publication};
 use super::settings::PostgresSettings;
 use super::slot::{Lsn, Slot};
@@ -13,7 +14,10 @@ const MAJOR_MIN: u32 = 14;
 /// Looks at everything and changes nothing.
 pub async fn check(settings: &PostgresSettings) -> Result<Vec<Missing>, SourceError> {
     settings.validate()?;
+    let mut settings = settings.clone();
     let mut connection = Connection::open(&settings.address, Purpose::Sql).await?;
+    settings.resolve(&mut connection).await?;
+    let settings = &settings;
     let mut found = Found(Vec::new());
     server(&mut connection, &mut found).await?;
     let slot = Slot::read(&mut connection, &settings.slot).await?;
@@ -21,6 +25,8 @@ pub async fn check(settings: &PostgresSettings) -> Result<Vec<Missing>, SourceEr
     slots_left(&mut connection, slot.is_some(), &mut found).await?;
     role(&mut connection, settings, &mut found).await?;
     tables(&mut connection, settings, &mut found).await?;
+    left_out(&mut connection, settings, &mut found).await?;
+    words(&mut connection, settings, &mut found).await?;
     Ok(found.0)
 }
 
@@ -131,7 +137,7 @@ async fn role(connection: &mut Connection, settings: &PostgresSettings, found: &
 async fn tables(connection: &mut Connection, settings: &PostgresSettings, found: &mut Found) -> Result<(), WireError> {
     let selection = if settings.tables.is_empty() { Selection::All } else { Selection::Names(settings.table_names()) };
     let catalog = Catalog::read(connection, &selection).await?;
-    for (schema, name) in settings.table_names() {
+    for (schema, name) in settings.named() {
         if catalog.relation(&schema, &name).is_none() {
             found.fatal(format!("table {schema}.{name} does not exist"), "correct its name, or create it".to_owned());
         }
@@ -156,6 +162,56 @@ async fn tables(connection: &mut Connection, settings: &PostgresSettings, found:
         }
     }
     published(connection, settings, &catalog, found).await
+}
+
+/// Tables that a pattern means and that are not captured.
+async fn left_out(connection: &mut Connection, settings: &PostgresSettings, found: &mut Found) -> Result<(), WireError> {
+    let matched = matching::matches(connection, settings).await?;
+    for m in matched.iter().filter(|m| !m.has_identity && !m.is_published) {
+        let what = format!(
+            "{}.{} is left out, though a pattern means it: it has no replica identity, and published, its updates and deletes would fail",
+            m.schema, m.name
+        );
+        let quoted = format!("{}.{}", identifier(&m.schema), identifier(&m.name));
+        found.advice(what, format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL; -- or ADD PRIMARY KEY, or REPLICA IDENTITY USING INDEX"));
+    }
+    if settings.has_patterns() && matched.is_empty() {
+        let fix = "correct the pattern, or create them: they are captured from then on".to_owned();
+        found.advice("no table is meant by the patterns yet".to_owned(), fix);
+    }
+    Ok(())
+}
+
+/// What the source and whoever asks it for snapshots write into the database.
+async fn words(connection: &mut Connection, settings: &PostgresSettings, found: &mut Found) -> Result<(), WireError> {
+    let user = &settings.address.user;
+    let beats = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = 'pg_logical_emit_message' AND pg_get_function_arguments(oid) LIKE '%text%text%' \
+         AND NOT has_function_privilege(oid, 'EXECUTE')";
+    if let Some(function) = connection.query(beats).await?.first().map(|r| text(r, 0)) {
+        let what = format!("the role {user} may not write heartbeats and the marks of snapshots");
+        found.advice(what, format!("GRANT EXECUTE ON FUNCTION {function} TO {}", identifier(user)));
+    }
+    let Some((schema, name)) = settings.signal_table.as_deref().and_then(|t| t.split_once('.')) else { return Ok(()) };
+    if !settings.captures(schema, name) {
+        let fix = format!("tables = [ …, \"{schema}.{name}\" ]");
+        found.advice(format!("the signal table {schema}.{name} is not captured: what is put into it is not seen"), fix);
+    }
+    let quoted = format!("{}.{}", identifier(schema), identifier(name));
+    let may = format!(
+        "SELECT has_table_privilege(c.oid, 'INSERT') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {} AND c.relname = {}",
+        literal(schema),
+        literal(name)
+    );
+    let rows = connection.query(&may).await?;
+    if rows.is_empty() {
+        let fix = format!("CREATE TABLE {quoted} (id varchar(42) PRIMARY KEY, type varchar(32) NOT NULL, data varchar(2048))");
+        found.advice(format!("the signal table {schema}.{name} does not exist"), fix);
+    } else if text(&rows[0], 0) != "t" {
+        let what = format!("the role {user} may not put signals into {schema}.{name}; whoever asks for snapshots there needs that");
+        found.advice(what, format!("GRANT INSERT ON {quoted} TO {}", identifier(user)));
+    }
+    Ok(())
 }
 
 async fn published(

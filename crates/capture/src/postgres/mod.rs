@@ -16,6 +16,7 @@ mod moments;
 pub mod values;
 
 pub mod catalog;
+mod matching;
 pub mod publication;
 pub mod slot;
 pub mod snapshot;

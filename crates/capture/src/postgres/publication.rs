@@ -8,7 +8,7 @@ use super::stream::Prepared;
 use super::wire::{Connection, TextRow, WireError, identifier, literal};
 use crate::source::SourceError;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
 const CHUNK_SCHEMA: &str = "_timescaledb_internal";
@@ -18,6 +18,20 @@ const CHUNK_SCHEMA: &str = "_timescaledb_internal";
 pub struct Noted {
     name: String,
     tables: BTreeSet<String>,
+    /// Of those that a pattern means, to know one that was made anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    oids: BTreeMap<String, u32>,
+}
+
+/// The publication is as it should be.
+pub struct Ensured {
+    pub noted: Noted,
+    /// Tables that a pattern means and that have come since the last time: the stream has them from now on, and not what they had before.
+    pub anew: Vec<(String, String)>,
+}
+
+fn name_of(relation: &Relation) -> String {
+    format!("{}.{}", relation.schema, relation.name)
 }
 
 impl Noted {
@@ -32,16 +46,34 @@ impl Noted {
             let hole = format!("the publication {name} is gone: what was changed since cannot be decoded, also if it is made again");
             return Err(SourceError::refused(format!("{hole}. Choose: {anew}")));
         };
-        let name_of = |r: &Relation| format!("{}.{}", r.schema, r.name);
-        let gone: Vec<&Relation> = catalog.relations.iter().filter(|r| self.tables.contains(&name_of(r)) && !publication.has(r)).collect();
+        let is_gone = |r: &&Relation| self.tables.contains(&name_of(r)) && !publication.has(r) && !self.is_another(r);
+        let gone: Vec<&Relation> = catalog.relations.iter().filter(is_gone).collect();
         if gone.is_empty() {
             return Ok(());
         }
-        let (names, add) = (gone.iter().map(|r| name_of(r)).collect::<Vec<_>>().join(", "), add_statement(name, &gone));
+        let (names, add) = (gone.iter().copied().map(name_of).collect::<Vec<_>>().join(", "), add_statement(name, &gone));
         Err(SourceError::refused(format!(
             "the publication {name} no longer has {names} (taken out of it, or dropped and made again): what was changed there since was not \
              sent. Choose: put it back ({add}), start again, and ask for a snapshot of it; or {anew}"
         )))
+    }
+}
+
+impl Noted {
+    /// A table that a pattern means was dropped, and this one has its name.
+    fn is_another(&self, relation: &Relation) -> bool {
+        self.oids.get(&name_of(relation)).is_some_and(|oid| *oid != relation.oid)
+    }
+
+    fn now(settings: &PostgresSettings, relations: &[&Relation]) -> Self {
+        let named = settings.named();
+        let is_named = |r: &Relation| named.iter().any(|(s, t)| **s == *r.schema && **t == *r.name);
+        let matched = relations.iter().filter(|r| !is_named(r));
+        Self {
+            name: settings.publication.clone(),
+            tables: relations.iter().copied().map(name_of).collect(),
+            oids: matched.map(|r| (name_of(r), r.oid)).collect(),
+        }
     }
 }
 
@@ -114,7 +146,8 @@ pub fn create_statement(settings: &PostgresSettings, with_chunks: bool) -> Strin
     } else {
         let tables = settings.table_names().iter().map(|(s, t)| quoted(s, t)).collect::<Vec<_>>().join(", ");
         let chunks = if with_chunks { format!(", TABLES IN SCHEMA {CHUNK_SCHEMA}") } else { String::new() };
-        format!("FOR TABLE {tables}{chunks}")
+        // Patterns that mean no table yet.
+        if tables.is_empty() { String::new() } else { format!("FOR TABLE {tables}{chunks}") }
     };
     format!("CREATE PUBLICATION {name} {what} WITH (publish_via_partition_root = true)")
 }
@@ -140,26 +173,39 @@ fn quoted(schema: &str, table: &str) -> String {
 
 /// Makes the publication or adds what it lacks, if the settings say that it is ours to manage. Before the slot: changes from before the
 /// publication was there could not be decoded. What was noted with the stored place must still be so.
-pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, noted: Option<&Noted>) -> Result<Noted, SourceError> {
+pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, noted: Option<&Noted>) -> Result<Ensured, SourceError> {
     let publication = Publication::read(connection, &settings.publication).await?;
     let selection = Selection::Names(settings.table_names());
     let catalog = if settings.tables.is_empty() { Catalog::default() } else { Catalog::read(connection, &selection).await? };
-    if let Some((schema, name)) = settings.table_names().iter().find(|(s, t)| catalog.relation(s, t).is_none()) {
+    if let Some((schema, name)) = settings.named().iter().find(|(s, t)| catalog.relation(s, t).is_none()) {
         return Err(SourceError::config(format!("table {schema}.{name} does not exist, or the user of this source may not see it")));
     }
     if let Some(noted) = noted {
         noted.compare(publication.as_ref(), &catalog, settings)?;
     }
-    let now = Noted { name: settings.publication.clone(), tables: settings.tables.iter().cloned().collect() };
+    let mut captured: Vec<&Relation> = catalog.relations.iter().collect();
+    let is_new = |r: &Relation| noted.is_some_and(|n| settings.is_only_matched(r) && (!n.tables.contains(&name_of(r)) || n.is_another(r)));
     let has_hypertables = catalog.relations.iter().any(|r| r.shape == Shape::Hypertable);
     let Some(publication) = publication else {
         let statement = create_statement(settings, has_hypertables && connection.server_major() >= 15);
         if !settings.manages {
             return Err(SourceError::config(format!("the publication {} does not exist; make it: {statement}", settings.publication)));
         }
-        return run(connection, &statement).await.map(|()| now);
+        run(connection, &statement).await?;
+        return Ok(Ensured { noted: Noted::now(settings, &captured), anew: Vec::new() });
     };
-    let missing: Vec<&Relation> = catalog.relations.iter().filter(|r| !publication.has(r)).collect();
+    // One that nobody has asked for by its name, and that we may not add, stops no other.
+    for relation in catalog.relations.iter().filter(|r| is_new(r) && !publication.has(r)) {
+        let added = match settings.manages {
+            true => run(connection, &add_statement(&settings.publication, &[relation])).await,
+            false => Err(SourceError::config(add_statement(&settings.publication, &[relation]))),
+        };
+        if let Err(error) = added {
+            tracing::warn!(table = name_of(relation), %error, "a pattern means this table, and it cannot be published: it is left out");
+            captured.retain(|r| r.oid != relation.oid);
+        }
+    }
+    let missing: Vec<&Relation> = catalog.relations.iter().filter(|r| !publication.has(r) && !is_new(r)).collect();
     if !missing.is_empty() {
         let statement = add_statement(&settings.publication, &missing);
         if !settings.manages {
@@ -171,12 +217,14 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
     if settings.manages && catalog.relations.iter().any(|r| publication.missing_chunks(r) > 0) {
         run(connection, &add_chunks_statement(&settings.publication, connection.server_major())).await?;
     }
-    Ok(now)
+    let anew = captured.iter().filter(|r| is_new(r)).map(|r| (r.schema.to_string(), r.name.to_string())).collect();
+    Ok(Ensured { noted: Noted::now(settings, &captured), anew })
 }
 
 /// What a snapshot reads: the captured tables that are published, with the columns and rows that are (both since version 15).
 pub async fn wanted(prepared: &mut Prepared) -> Result<Vec<Wanted>, SourceError> {
-    let (captured, publication) = (prepared.settings().tables.clone(), prepared.settings().publication.clone());
+    let (captures_all, captured) = (prepared.settings().tables.is_empty(), prepared.settings().table_names());
+    let publication = prepared.settings().publication.clone();
     let connection = prepared.sql();
     let more = if connection.server_major() >= 15 { ", attnames, rowfilter" } else { "" };
     let sql =
@@ -189,16 +237,15 @@ pub async fn wanted(prepared: &mut Prepared) -> Result<Vec<Wanted>, SourceError>
         let columns = row.get(2).and_then(Option::as_ref).map(names);
         wanted.push(Wanted { schema, name, columns, filter: text(row, 3) });
     }
-    if captured.is_empty() {
+    if captures_all {
         return Ok(wanted);
     }
     // A table that is published in parts, under other names, is read whole.
-    let published = |table: &String| {
-        let (schema, name) = table.split_once('.')?;
-        let found = wanted.iter().find(|w| w.schema == schema && w.name == name);
-        Some(found.cloned().unwrap_or_else(|| Wanted::table(schema, name)))
+    let published = |(schema, name): &(String, String)| {
+        let found = wanted.iter().find(|w| w.schema == *schema && w.name == *name);
+        found.cloned().unwrap_or_else(|| Wanted::table(schema, name))
     };
-    Ok(captured.iter().filter_map(published).collect())
+    Ok(captured.iter().map(published).collect())
 }
 
 async fn run(connection: &mut Connection, statement: &str) -> Result<(), SourceError> {

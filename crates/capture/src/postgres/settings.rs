@@ -1,11 +1,13 @@
 //! What a PostgreSQL source is told: validated, with the defaults in one place.
 
 use super::address::Address;
+use super::catalog::Relation;
 use super::decoder::Bounds;
 use super::snapshot::SnapshotSettings;
 use super::streams::Spill;
 use crate::snapshot_mode::SnapshotMode;
 use crate::source::SourceError;
+use crate::table::is_like;
 use std::time::Duration;
 
 /// PostgreSQL's `NAMEDATALEN` less its zero byte.
@@ -16,8 +18,10 @@ pub struct PostgresSettings {
     pub address: Address,
     pub slot: String,
     pub publication: String,
-    /// `public.stock_trades`; empty: whatever the publication has.
+    /// `public.stock_trades`, or with `*` for any characters: `public.*`; empty: whatever the publication has.
     pub tables: Vec<String>,
+    /// What the patterns among them stand for, as it was found in the catalog last ([`Self::resolve`]).
+    pub(super) matched: Vec<(String, String)>,
     /// Make the slot and the publication where they do not exist, and add tables that the publication lacks.
     pub manages: bool,
     /// Make the slot so that it follows a failover (PostgreSQL 17).
@@ -33,6 +37,9 @@ pub struct PostgresSettings {
     pub snapshot: SnapshotSettings,
     /// Rows put into this table are words to the source: `public.mulgil_signal`.
     pub signal_table: Option<String>,
+    /// Waits the moment in which more of a transaction comes, when a part of it has come: the server sends each row by itself, and a reader that
+    /// waits for each is woken a hundred times by a hundred rows. Shorter than what tokio's clock can wait, so the binary hands it in.
+    pub gather: Option<fn()>,
 }
 
 impl PostgresSettings {
@@ -50,6 +57,7 @@ impl PostgresSettings {
             slot: own.clone(),
             publication: own,
             tables: Vec::new(),
+            matched: Vec::new(),
             manages: true,
             failover: true,
             bounds: Bounds { rows_max: Self::ROWS_MAX, bytes_max: Self::BYTES_MAX },
@@ -59,6 +67,7 @@ impl PostgresSettings {
             mode: SnapshotMode::default(),
             snapshot: SnapshotSettings::default(),
             signal_table: None,
+            gather: None,
         }
     }
 
@@ -79,10 +88,41 @@ impl PostgresSettings {
         Ok(())
     }
 
-    /// The tables as schema and name.
+    /// The tables as schema and name, those that patterns stand for too.
     pub fn table_names(&self) -> Vec<(String, String)> {
-        self.tables.iter().filter_map(|t| parts(t)).map(|(s, t)| (s.to_owned(), t.to_owned())).collect()
+        let named = self.named();
+        let more = self.matched.iter().filter(|m| !named.contains(m)).cloned().collect::<Vec<_>>();
+        named.into_iter().chain(more).collect()
     }
+
+    /// Those that are named one by one: they must be there.
+    pub fn named(&self) -> Vec<(String, String)> {
+        let named = self.tables.iter().filter(|t| !is_pattern(t)).filter_map(|t| parts(t));
+        named.map(|(s, t)| (s.to_owned(), t.to_owned())).collect()
+    }
+
+    /// Captured, and only because of a pattern.
+    pub(super) fn is_only_matched(&self, relation: &Relation) -> bool {
+        self.has_patterns() && !self.named().iter().any(|(s, t)| **s == *relation.schema && **t == *relation.name)
+    }
+
+    pub fn has_patterns(&self) -> bool {
+        self.tables.iter().any(|t| is_pattern(t))
+    }
+
+    /// Whether a table is captured: by its name, by a pattern, or because all are that the publication has.
+    pub fn captures(&self, schema: &str, table: &str) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|wanted| is_meant(wanted, schema, table))
+    }
+}
+
+pub(super) fn is_pattern(table: &str) -> bool {
+    table.contains('*')
+}
+
+/// By its name, or by a pattern whose parts are each any characters where a star is.
+pub(super) fn is_meant(wanted: &str, schema: &str, table: &str) -> bool {
+    parts(wanted).is_some_and(|(s, t)| is_like(schema, s) && is_like(table, t))
 }
 
 /// Names are written as they are, without quotes: `public.Order Items`.

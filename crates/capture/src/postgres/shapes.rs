@@ -6,6 +6,7 @@
 use super::catalog::{self, Attribute, Types};
 use super::forms::{self, Form};
 use super::pgoutput::{Identity, Relation, RelationColumn};
+use super::settings::{is_meant, is_pattern};
 use crate::table::{Column, Table, TableId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,7 +119,8 @@ impl Naming {
     }
 
     pub fn is_wanted(&self, schema: &str, table: &str) -> bool {
-        self.wanted.is_empty() || self.wanted.contains(&format!("{schema}.{table}"))
+        let is_matched = || self.wanted.iter().any(|w| is_pattern(w) && is_meant(w, schema, table));
+        self.wanted.is_empty() || self.wanted.contains(&format!("{schema}.{table}")) || is_matched()
     }
 
     /// The table as the stream will describe it, from the catalog: for the rows of a snapshot. `attributes`: those that are published.

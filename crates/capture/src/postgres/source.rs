@@ -26,7 +26,7 @@ use crate::datum::Datum;
 use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Link, Next, Phase, SnapshotRequest, Source, SourceError, SourceErrorKind};
 use mulgil_model::position::Position;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
@@ -46,13 +46,17 @@ pub async fn open(settings: PostgresSettings, resume: Option<Resume>, link: Link
         (None, Err(error)) if start == Start::Refuse => return Err(error),
         _ => anew(settings.clone(), resume.as_ref()).await?,
     };
-    let incremental = resume.as_ref().map(|r| read(&r.notes, "incremental")).transpose()?.flatten().unwrap_or_default();
+    let mut incremental: IncrementalNotes =
+        resume.as_ref().map(|r| read(&r.notes, "incremental")).transpose()?.flatten().unwrap_or_default();
+    if mode != SnapshotMode::NoData {
+        incremental.add(prepared.anew.iter().map(|(schema, name)| Wanted::table(schema, name)));
+    }
     let phase = match start {
         Start::Snapshot { is_reset } => begin_snapshot(prepared, &link, None, is_reset, resume.as_ref()).await?,
         Start::Resume => begin_snapshot(prepared, &link, notes, false, resume.as_ref()).await?,
         Start::Stream | Start::Refuse => Phases::Ready(Box::new(prepared), notes),
     };
-    Ok(Box::new(Captured { settings, mode, phase, link: Some(link), requests: mpsc::channel(1).1, incremental }))
+    Ok(Box::new(Captured { settings, mode, phase, link: Some(link), requests: mpsc::channel(1).1, incremental, accepted: Vec::new() }))
 }
 
 fn read<T: serde::de::DeserializeOwned>(notes: &Value, name: &str) -> Result<Option<T>, SourceError> {
@@ -120,6 +124,8 @@ async fn begin_snapshot(
     Ok(Phases::Snapshot(Box::new(reader), Box::new(prepared)))
 }
 
+const ONLY_A_SNAPSHOT: &str = "this source reads one snapshot and no more (snapshot = \"initial_only\")";
+
 enum Phases {
     Snapshot(Box<SnapshotReader>, Box<Prepared>),
     /// To stream, or to end if there was only a snapshot to read.
@@ -137,6 +143,8 @@ struct Captured {
     link: Option<Link>,
     requests: mpsc::Receiver<SnapshotRequest>,
     incremental: IncrementalNotes,
+    /// Answered with the next batch of the snapshot, which has them in its notes.
+    accepted: Vec<Accepted>,
 }
 
 impl Source for Captured {
@@ -148,13 +156,16 @@ impl Source for Captured {
 impl Captured {
     async fn next_batch(&mut self) -> Result<Batch, SourceError> {
         loop {
+            self.take_up_requests();
             match &mut self.phase {
                 Phases::Snapshot(reader, prepared) => {
                     if let Some(batch) = reader.next().await? {
                         if let Some(link) = &self.link {
                             tell(link, reader);
                         }
-                        return Ok(with_place(batch, prepared));
+                        let batch = with_place(batch, prepared, &self.incremental);
+                        self.accepted.drain(..).for_each(|accepted| drop(accepted.send(Ok(()))));
+                        return Ok(batch);
                     }
                     let notes = reader.notes().clone();
                     let Phases::Snapshot(_, prepared) = std::mem::replace(&mut self.phase, Phases::Between) else { continue };
@@ -162,11 +173,27 @@ impl Captured {
                 }
                 Phases::Ready(..) if !self.mode.streams() => {
                     // Nothing comes any more; the slot stays for whoever streams from it later.
+                    while let Some(request) = next_request(&mut self.link).await {
+                        drop(request.accepted.send(Err(ONLY_A_SNAPSHOT.to_owned())));
+                    }
                     std::future::pending::<()>().await;
                 }
                 Phases::Ready(..) => self.begin_stream().await?,
                 Phases::Streaming(streaming) => return streaming.next_batch(&mut self.requests).await,
                 Phases::Between => return Err(SourceError::retry("the stream could not be begun; the source is opened again")),
+            }
+        }
+    }
+
+    /// Tables that are asked for while the snapshot is read are read again behind it, while it streams.
+    fn take_up_requests(&mut self) {
+        while let Some(request) = self.link.as_mut().and_then(|link| link.requests.try_recv().ok()) {
+            let (wanted, accepted) = wanted_of(request, &self.settings);
+            let wanted = wanted.and_then(|w| if self.mode.streams() { Ok(w) } else { Err(ONLY_A_SNAPSHOT.to_owned()) });
+            match wanted.and_then(|w| self.incremental.request(w)) {
+                Ok(()) => self.accepted.push(accepted),
+                // Whoever asked may be gone.
+                Err(why) => drop(accepted.send(Err(why))),
             }
         }
     }
@@ -184,19 +211,29 @@ impl Captured {
         let incremental = Incremental::new(address, settings, shapes, run, std::mem::take(&mut self.incremental));
         let contained = notes.as_ref().map(Contained::of);
         let settings = self.settings.clone();
-        let streaming = Streaming { settings, stream, incremental, contained, notes, sql: None, last_xid: None, accepted: Vec::new() };
+        let accepted = std::mem::take(&mut self.accepted);
+        let streaming = Streaming { settings, stream, incremental, contained, notes, sql: None, last_xid: None, accepted };
         self.phase = Phases::Streaming(Box::new(streaming));
         Ok(())
     }
 }
 
 /// A batch of the snapshot, with the place where the stream begins.
-fn with_place(mut batch: Batch, prepared: &mut Prepared) -> Batch {
+fn with_place(mut batch: Batch, prepared: &mut Prepared, incremental: &IncrementalNotes) -> Batch {
     let mut notes = prepared.notes();
     merge(&mut notes, &batch.resume.notes);
+    if *incremental != IncrementalNotes::default() {
+        // Plain data, which serde_json always can write.
+        merge(&mut notes, &json!({ "incremental": incremental }));
+    }
     batch.resume.notes = notes;
     prepared.given_until(batch.resume.position);
     batch
+}
+
+/// Until the source is dropped.
+async fn next_request(link: &mut Option<Link>) -> Option<SnapshotRequest> {
+    link.as_mut()?.requests.recv().await
 }
 
 fn merge(notes: &mut Value, more: &Value) {
@@ -224,7 +261,7 @@ struct Streaming {
     sql: Option<Connection>,
     last_xid: Option<u32>,
     /// Answered with the next batch, which has them in its notes.
-    accepted: Vec<oneshot::Sender<Result<(), String>>>,
+    accepted: Vec<Accepted>,
 }
 
 impl Streaming {
@@ -374,7 +411,7 @@ fn wanted_of(request: SnapshotRequest, settings: &PostgresSettings) -> (Result<V
 
 fn wanted_one(table: &str, filter: Option<String>, settings: &PostgresSettings) -> Result<Wanted, String> {
     let (schema, name) = table.split_once('.').ok_or_else(|| format!("the table {table} must be written with its schema"))?;
-    if !settings.tables.is_empty() && !settings.tables.iter().any(|t| t == table) {
+    if !settings.captures(schema, name) {
         return Err(format!("the table {table} is not one that this source captures"));
     }
     Ok(Wanted { filter, ..Wanted::table(schema, name) })

@@ -9,8 +9,9 @@
 
 use super::catalog::{self, Catalog, Selection};
 use super::decoder::{Asks, Decoder, DecoderError, HEARTBEAT, Reached};
+use super::matching;
 use super::pgoutput::Relation;
-use super::publication;
+use super::publication::{self, Ensured};
 use super::schedule::{Schedule, Standing};
 use super::settings::PostgresSettings;
 use super::shapes::{Background, Shapes};
@@ -47,6 +48,8 @@ pub struct Prepared {
     stored: Stored,
     /// Of the publication, as it is stored, and as it looks.
     published: Value,
+    /// Tables that a pattern means and that are to be read, now that their changes come.
+    pub anew: Vec<(String, String)>,
     fingerprint: Option<String>,
     from: Reached,
     given: Position,
@@ -58,7 +61,7 @@ pub struct Prepared {
 }
 
 /// Finds or makes slot and publication, and compares them with what was stored.
-pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Result<Prepared, SourceError> {
+pub async fn prepare(mut settings: PostgresSettings, resume: Option<&Resume>) -> Result<Prepared, SourceError> {
     settings.validate()?;
     let mut connection = Connection::open(&settings.address, Purpose::Replication).await?;
     let mut sql = Connection::open(&settings.address, Purpose::Sql).await?;
@@ -79,7 +82,9 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
             "the server is a standby, where this version of PostgreSQL does not decode: waiting until it is promoted, or name the primary in the url",
         ));
     }
-    let published = publication::ensure(&mut sql, &settings, notes.as_ref().and_then(|n| n.published.as_ref())).await?;
+    settings.resolve(&mut sql).await?;
+    let noted = notes.as_ref().and_then(|n| n.published.as_ref());
+    let Ensured { noted: published, anew } = publication::ensure(&mut sql, &settings, noted).await?;
     let fingerprint = publication::fingerprint(&mut sql, &settings.publication).await?;
     let mut created = None;
     let flush_lsn = match (&notes, &found) {
@@ -104,7 +109,7 @@ pub async fn prepare(settings: PostgresSettings, resume: Option<&Resume>) -> Res
     let given = resume.map_or(Position::default(), |r| r.position);
     let from = Reached { position, flush_lsn };
     let published = serde_json::to_value(published).expect("invariant: names can be JSON");
-    Ok(Prepared { settings, connection, sql, stored, published, fingerprint, from, given, known_shapes: None, shapes, created })
+    Ok(Prepared { settings, connection, sql, stored, published, anew, fingerprint, from, given, known_shapes: None, shapes, created })
 }
 
 /// A slot that somebody else made, or that we made without storing anything after it: where it begins.
@@ -240,6 +245,8 @@ type Care = Pin<Box<dyn Future<Output = (Option<Connection>, Result<CareFound, W
 struct CareFound {
     slot: Option<Slot>,
     fingerprint: Option<String>,
+    /// Tables that have come and that a pattern means.
+    news: Vec<String>,
 }
 
 pub struct PostgresSource {
@@ -335,6 +342,9 @@ impl PostgresSource {
         let deadline = self.schedule.deadline(self.standing());
         let is_caring = self.care.is_some();
         let care = &mut self.care;
+        if let Some(gather) = self.settings.gather.filter(|_| !self.decoder.is_between()) {
+            gather();
+        }
         tokio::select! {
             biased;
             read = self.connection.readable() => Woken::Read(read),
@@ -506,17 +516,16 @@ impl PostgresSource {
     }
 
     fn begin_care(&mut self, is_beat: bool) {
-        let (address, slot, connection) = (self.settings.address.clone(), self.settings.slot.clone(), self.sql.take());
-        let publication = self.settings.publication.clone();
+        let (settings, connection) = (self.settings.clone(), self.sql.take());
         self.care = Some(Box::pin(async move {
             let mut connection = match connection {
                 Some(connection) => connection,
-                None => match Connection::open(&address, Purpose::Sql).await {
+                None => match Connection::open(&settings.address, Purpose::Sql).await {
                     Ok(connection) => connection,
                     Err(error) => return (None, Err(error)),
                 },
             };
-            match care(&mut connection, &slot, &publication, is_beat).await {
+            match care(&mut connection, &settings, is_beat).await {
                 Ok(found) => (Some(connection), Ok(found)),
                 Err(error) => (None, Err(error)),
             }
@@ -527,7 +536,7 @@ impl PostgresSource {
     fn cared(&mut self, connection: Option<Connection>, found: Result<CareFound, WireError>) -> Result<(), SourceError> {
         self.care = None;
         self.sql = connection;
-        let CareFound { slot, fingerprint } = match found {
+        let CareFound { slot, fingerprint, news } = match found {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, slot = %self.settings.slot, "the slot could not be looked after");
@@ -536,6 +545,12 @@ impl PostgresSource {
         };
         if self.fingerprint != fingerprint {
             return Err(SourceError::retry(format!("the publication {} has changed: it is looked at again", self.settings.publication)));
+        }
+        if !news.is_empty() {
+            return Err(SourceError::retry(format!(
+                "tables have come that are captured: {}; it is opened again with them",
+                news.join(", ")
+            )));
         }
         let Some(slot) = slot else {
             tracing::warn!(slot = %self.settings.slot, "the replication slot is gone");
@@ -556,13 +571,14 @@ impl PostgresSource {
 }
 
 /// Writes a heartbeat, in a transaction so that it is flushed and decoded at once, and reads the slot. A standby writes nothing.
-async fn care(connection: &mut Connection, slot: &str, publication: &str, is_beat: bool) -> Result<CareFound, WireError> {
+async fn care(connection: &mut Connection, settings: &PostgresSettings, is_beat: bool) -> Result<CareFound, WireError> {
     if is_beat {
         let beat = format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT));
         connection.query(&beat).await?;
     }
-    let fingerprint = publication::fingerprint(connection, publication).await?;
-    Ok(CareFound { slot: Slot::read(connection, slot).await?, fingerprint })
+    let fingerprint = publication::fingerprint(connection, &settings.publication).await?;
+    let news = matching::news(connection, settings).await?;
+    Ok(CareFound { slot: Slot::read(connection, &settings.slot).await?, fingerprint, news })
 }
 
 impl From<DecoderError> for SourceError {

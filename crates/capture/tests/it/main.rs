@@ -15,6 +15,7 @@ mod mysql_prepared;
 mod mysql_snapshot;
 mod mysql_stream;
 mod postgres_failover;
+mod postgres_patterns;
 mod postgres_snapshot;
 mod postgres_snapshot_incremental;
 mod postgres_snapshot_keys;

@@ -341,7 +341,12 @@ fn what_is_missing_is_named_with_its_statement() {
     let server = Postgres::start(&Settings::default().with("wal_level", "replica").with("max_slot_wal_keep_size", "-1")).unwrap();
     server.sql("CREATE ROLE reader LOGIN; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE bare (v text); CREATE TABLE hidden (id int PRIMARY KEY)").unwrap();
     server.sql("CREATE PUBLICATION mulgil_check FOR TABLE bare; GRANT SELECT ON t, bare TO reader").unwrap();
-    let c = Capture::at(&server.url_as("reader", "x", "postgres"), "check", &["public.t", "public.bare", "public.hidden", "public.absent"]);
+    let emit = "SELECT oid::regprocedure FROM pg_proc WHERE proname = 'pg_logical_emit_message' AND pg_get_function_arguments(oid) LIKE '%text%text%'";
+    let emit = server.sql(emit).unwrap();
+    server.sql(&format!("CREATE TABLE signals (id text PRIMARY KEY); REVOKE EXECUTE ON FUNCTION {emit} FROM public")).unwrap();
+    let tables = ["public.t", "public.bare", "public.hidden", "public.absent"];
+    let mut c = Capture::at(&server.url_as("reader", "x", "postgres"), "check", &tables);
+    c.settings.signal_table = Some("public.signals".to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let missing = runtime.block_on(check(&c.settings)).unwrap();
     let found: Vec<String> = missing.iter().map(|m| format!("{} {} -> {}", if m.is_fatal { "!" } else { "?" }, m.what, m.fix)).collect();
@@ -355,6 +360,9 @@ fn what_is_missing_is_named_with_its_statement() {
         "! public.bare has no replica identity",
         "ALTER TABLE \"public\".\"bare\" REPLICA IDENTITY FULL",
         "? max_slot_wal_keep_size is unlimited",
+        "? the signal table public.signals is not captured",
+        "? the role reader may not put signals into public.signals; whoever asks for snapshots there needs that -> GRANT INSERT ON \"public\".\"signals\" TO \"reader\"",
+        &format!("? the role reader may not write heartbeats and the marks of snapshots -> GRANT EXECUTE ON FUNCTION {emit} TO \"reader\""),
     ] {
         assert!(found.contains(expected), "{expected} is not in:\n{found}");
     }

@@ -113,6 +113,40 @@ fn a_table_is_read_again_while_it_is_written() {
 }
 
 #[test]
+fn what_is_asked_for_while_the_first_snapshot_is_read_comes_behind_it() {
+    let (db, mut c) = whole("asked_early");
+    c.open().unwrap();
+    c.step().unwrap();
+    let (accepted, mut answer) = oneshot::channel();
+    c.requests.try_send(SnapshotRequest { tables: vec!["public.t".into()], filter: Some("id <= 5".into()), accepted }).unwrap();
+    while answer.try_recv() != Ok(Ok(())) {
+        assert_eq!(n_reads(&c, Snapshot::Last), 0, "answered while the snapshot is read");
+        c.step().unwrap();
+    }
+    // The process is killed, and what was accepted is not forgotten.
+    c.drop_source();
+    c.open_patiently();
+    while n_reads(&c, Snapshot::Incremental) < 5 {
+        c.step().unwrap();
+    }
+    assert_eq!(n_reads(&c, Snapshot::Initial) + n_reads(&c, Snapshot::Last), 500, "and before it, all of the first");
+    c.after(&SERVER, &db, "INSERT INTO t VALUES (501, 'x')");
+    assert_eq!(n_reads(&c, Snapshot::Incremental), 5);
+}
+
+#[test]
+fn a_source_that_only_reads_a_snapshot_says_so_when_it_is_asked_for_another() {
+    let (_, mut c) = whole("asked_only");
+    c.settings.mode = SnapshotMode::InitialOnly;
+    c.open().unwrap();
+    c.step().unwrap();
+    let (accepted, mut answer) = oneshot::channel();
+    c.requests.try_send(SnapshotRequest { tables: vec!["public.t".into()], filter: None, accepted }).unwrap();
+    c.step().unwrap();
+    assert!(answer.try_recv().unwrap().unwrap_err().contains("initial_only"));
+}
+
+#[test]
 fn a_lost_place_is_read_anew_only_where_the_mode_says_so() {
     let (db, mut c) = whole("needed");
     c.open().unwrap();

@@ -54,6 +54,26 @@ pub struct IncrementalNotes {
     pub tables: VecDeque<TableTask>,
 }
 
+impl IncrementalNotes {
+    pub fn request(&mut self, tables: Vec<Wanted>) -> Result<(), String> {
+        if self.tables.len() + tables.len() > TABLES_MAX {
+            return Err(format!("more than {TABLES_MAX} tables would wait for a snapshot: ask again when some are done"));
+        }
+        self.add(tables);
+        Ok(())
+    }
+
+    /// Behind those that wait, but for those that wait already.
+    pub fn add(&mut self, tables: impl IntoIterator<Item = Wanted>) {
+        for wanted in tables {
+            if !self.tables.iter().any(|t| t.wanted() == wanted) {
+                let Wanted { schema, name, columns, filter } = wanted;
+                self.tables.push_back(TableTask { schema, name, columns, filter, at: None, n_rows: 0 });
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableTask {
     pub schema: String,
@@ -222,16 +242,7 @@ impl Incremental {
 
     /// Reads these tables again, behind those that are being read. The caller knows that they are captured. Accepted once the notes are stored.
     pub fn request(&mut self, tables: Vec<Wanted>) -> Result<(), String> {
-        if self.notes.tables.len() + tables.len() > TABLES_MAX {
-            return Err(format!("more than {TABLES_MAX} tables would wait for a snapshot: ask again when some are done"));
-        }
-        for wanted in tables {
-            let is_waiting = self.notes.tables.iter().any(|t| t.wanted() == wanted);
-            if !is_waiting {
-                let Wanted { schema, name, columns, filter } = wanted;
-                self.notes.tables.push_back(TableTask { schema, name, columns, filter, at: None, n_rows: 0 });
-            }
-        }
+        self.notes.request(tables)?;
         self.begin();
         Ok(())
     }
