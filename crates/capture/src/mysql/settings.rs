@@ -168,6 +168,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     pub batch_rows_max: usize,
     pub batch_bytes_max: usize,
+    /// Rows behind a filter of a table without a key are one batch up to here: they could not be told apart when they come again.
+    pub filtered_bytes_max: usize,
     pub chunk_rows_max: usize,
     /// What prepared XA transactions may take of memory together; the rows of others are read again when they are committed.
     pub prepared_bytes_max: usize,
@@ -188,6 +190,7 @@ impl Settings {
             heartbeat: Duration::from_secs(5),
             batch_rows_max: 8_192,
             batch_bytes_max: 8 << 20,
+            filtered_bytes_max: 32 << 20,
             chunk_rows_max: 8_192,
             prepared_bytes_max: 32 << 20,
             on_stale: OnStale::default(),

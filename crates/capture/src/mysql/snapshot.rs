@@ -13,7 +13,8 @@
 //! chunk of such rows.
 //!
 //! A table without a key that can be ordered is read in one transaction that begins at a known place of the binlog; the stream waits there. When it is
-//! interrupted it begins anew, and so that its rows are not there twice, with a truncate. So does a snapshot of a table that is stale (`remarks.rs`),
+//! interrupted it begins anew, and so that its rows are not there twice, with a truncate; behind a filter, where the other rows must stay, its rows
+//! are one batch if that is possible, and if not, a message says that they come again. So does a snapshot of a table that is stale (`remarks.rs`),
 //! whose readers may have rows that are long gone. Such a truncate is marked as part of the snapshot.
 
 use super::catalog::CatalogTable;
@@ -411,13 +412,28 @@ fn key_text(value: &Datum) -> Vec<u8> {
     text
 }
 
+/// What comes before the rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum First {
+    /// Nothing but the rows.
+    #[default]
+    Row,
+    /// Rows of the table have been given out before: readers are told to forget them.
+    Clear,
+    /// Rows behind a filter, some of which have been given out and cannot be told apart: they are said to come again, from the first.
+    Repeated,
+}
+
+/// The prefix of the message before rows that come again.
+pub const REPEATED: &str = "mulgil.repeated";
+
 /// The rows of a table without a key, as they are at one place of the binlog.
 pub struct Whole {
     sql: Connection,
     pub plan: Plan,
     pub at: (String, u64),
-    /// Rows of the table have been given out before: readers are told to forget them.
-    pub clears: bool,
+    /// What readers are told before its rows.
+    pub first: First,
     is_asked: bool,
     /// One row ahead, to know which is the last.
     ahead: Option<TextRow>,
@@ -440,7 +456,7 @@ impl Whole {
                 None => Some(end(&mut sql, status).await?).filter(|after| *after == before),
             };
             if let Some(at) = at {
-                return Ok(Some(Self { sql, plan, at, clears: false, is_asked: false, ahead: None }));
+                return Ok(Some(Self { sql, plan, at, first: First::Row, is_asked: false, ahead: None }));
             }
             sql.query("ROLLBACK").await?;
         }
@@ -478,6 +494,12 @@ pub async fn end(sql: &mut Connection, status: &str) -> Result<(String, u64), Wi
 /// All rows that readers have of the table are void.
 pub fn clear(table: &Arc<Table>) -> (Op, What) {
     (Op::Truncate, What::Truncate { table: table.clone(), cascade: false, restart_identity: false })
+}
+
+/// What was read of the table behind the filter is void, the rest is not.
+pub fn repeated(table: &TableId, filter: Option<&str>) -> (Op, What) {
+    let content = serde_json::json!({ "table": table.to_string(), "filter": filter }).to_string().into();
+    (Op::Message, What::Message { prefix: REPEATED.to_owned(), content, is_transactional: true })
 }
 
 pub fn read_row(table: &Arc<Table>, row: Row) -> (Op, What) {

@@ -16,7 +16,7 @@ use super::place::{NOTES_VERSION, Notes, file_number};
 use super::replay::Replay;
 use super::server::Server;
 use super::settings::Settings;
-use super::snapshot::{self, Chunk, Part, Plan, Progress, QUEUED_MAX, Whole, Why};
+use super::snapshot::{self, Chunk, First, Part, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
 use super::wire::{Connection, Flavor, WireError};
 use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
@@ -384,20 +384,25 @@ impl MysqlSource {
         progress.since = Some(since);
         match is_stale {
             false => Ok(None),
-            true => self.chunk_batch(plan.id.clone(), plan.shape.columns.clone(), std::iter::empty(), true, false).map(Some),
+            true => self.chunk_batch(plan.id.clone(), plan.shape.columns.clone(), std::iter::empty(), First::Clear, false).map(Some),
         }
     }
 
     async fn begin_whole(&mut self, plan: Plan) -> Result<(), SourceError> {
         let Some(progress) = self.snapshots.front() else { return Ok(()) };
         let is_repeated = progress.table_rows > 0 || progress.is_again || progress.why == Why::Incremental;
-        let clears = progress.filter.is_none() && (is_repeated || self.assembler.remarks.is_stale(&plan.id));
+        let first = match progress.filter {
+            None if is_repeated || self.assembler.remarks.is_stale(&plan.id) => First::Clear,
+            // A part of the table: its other rows are not void.
+            Some(_) if progress.table_rows > 0 => First::Repeated,
+            _ => First::Row,
+        };
         let (own, id) = (connect(&self.settings).await?, plan.id.clone());
         let begun = Whole::begin(own, plan, self.server.status).await.map_err(|e| e.during("read a table without a key"))?;
         let mut whole = begun.ok_or_else(|| {
             SourceError::retry(format!("{id} has no key to read it by, and no moment was found at which the binlog stood still: add a primary key, or read it when less is written"))
         })?;
-        whole.clears = clears;
+        whole.first = first;
         self.work = Work::Whole(Box::new(whole));
         Ok(())
     }
@@ -422,19 +427,23 @@ impl MysqlSource {
         if let (Some(since), None) = (since, progress.since) {
             self.assembler.remarks.was_read(&chunk.plan.id, since);
         }
-        self.chunk_batch(chunk.plan.id.clone(), chunk.plan.shape.columns.clone(), rows.into_iter().flatten(), false, is_last).map(Some)
+        self.chunk_batch(chunk.plan.id.clone(), chunk.plan.shape.columns.clone(), rows.into_iter().flatten(), First::Row, is_last).map(Some)
     }
 
     async fn whole_rows(&mut self) -> Result<Option<Batch>, SourceError> {
         let Work::Whole(mut whole) = std::mem::replace(&mut self.work, Work::Nothing) else { return Ok(None) };
-        let (rows_max, bytes_max) = (self.settings.batch_rows_max, self.settings.batch_bytes_max);
         let since = self.assembler.place.position(self.assembler.place.at, 0)?.commit;
         let Some(progress) = self.snapshots.front_mut() else { return Ok(None) };
+        let (rows_max, bytes_max) = match progress.filter {
+            None => (self.settings.batch_rows_max, self.settings.batch_bytes_max),
+            // All at once if that can be: what is given in parts is repeated when it is interrupted.
+            Some(_) => (usize::MAX, self.settings.filtered_bytes_max),
+        };
         let read = whole.read(progress, rows_max, bytes_max).await;
         let (rows, has_more) = read.map_err(|e| e.during("read a table without a key"))?;
         let (id, columns) = (whole.plan.id.clone(), whole.plan.shape.columns.clone());
-        let clears = std::mem::take(&mut whole.clears);
-        if clears {
+        let first = std::mem::take(&mut whole.first);
+        if first != First::Row {
             progress.table_rows = 0;
         }
         progress.count(rows.len() as u64);
@@ -448,7 +457,7 @@ impl MysqlSource {
         if !has_more && progress.filter.is_none() {
             self.assembler.remarks.was_read(&id, since);
         }
-        self.chunk_batch(id, columns, rows.into_iter(), clears, is_last).map(Some)
+        self.chunk_batch(id, columns, rows.into_iter(), first, is_last).map(Some)
     }
 
     fn chunk_batch(
@@ -456,7 +465,7 @@ impl MysqlSource {
         id: TableId,
         columns: Vec<crate::table::Column>,
         rows: impl Iterator<Item = Row>,
-        clears: bool,
+        first: First,
         is_last: bool,
     ) -> Result<Batch, SourceError> {
         let table = self.assembler.shapes.table(id, columns);
@@ -472,8 +481,12 @@ impl MysqlSource {
             place: Place::Mysql { server_id: self.server.id, file: place.file.clone(), at: place.at, gtid: None, thread: None },
         });
         let mut position = self.given.max(place.position(place.at, 0)?);
-        let cleared = clears.then(|| snapshot::clear(&table));
-        let changes = cleared.into_iter().chain(rows.map(|row| snapshot::read_row(&table, row)));
+        let told = match first {
+            First::Row => None,
+            First::Clear => Some(snapshot::clear(&table)),
+            First::Repeated => Some(snapshot::repeated(&table.id, progress.and_then(|p| p.filter.as_deref()))),
+        };
+        let changes = told.into_iter().chain(rows.map(|row| snapshot::read_row(&table, row)));
         let changes = changes
             .map(|(op, what)| {
                 position.ordinal += 1;

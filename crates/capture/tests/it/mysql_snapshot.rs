@@ -286,6 +286,38 @@ async fn an_interrupted_snapshot_without_a_key_begins_anew_with_a_truncate() {
     assert_eq!(counts(&bag(&reader, "n")), bag_now(&server));
 }
 
+/// Rows behind a filter of a table without a key, and what comes before them.
+async fn interrupted_behind_a_filter(bytes_max: usize) -> Vec<String> {
+    let server = start(&Settings::default());
+    server.sql(KEYLESS).unwrap();
+    let mut reader = reader(&server, &["t.n", "t.mark"], SnapshotMode::NoData);
+    (reader.settings.batch_rows_max, reader.settings.filtered_bytes_max) = (100, bytes_max);
+    reader.opened().await;
+    let (accepted, answer) = tokio::sync::oneshot::channel();
+    let request = mulgil_capture::source::SnapshotRequest { tables: vec!["t.n".into()], filter: Some("a > 500".into()), accepted };
+    reader.requests().send(request).await.unwrap();
+    reader.until("some of its rows", |r| r.count(Op::Read) > 0).await;
+    answer.await.unwrap().unwrap();
+    let first = reader.count(Op::Read);
+    reader.drop_source();
+    reader.until_snapshot_done().await;
+    reader.until_mark(&server, 1).await;
+    let told = reader.changes.iter().filter_map(|c| match &c.what {
+        What::Message { prefix, content, .. } => Some(format!("{prefix} {}", String::from_utf8_lossy(content))),
+        _ => None,
+    });
+    told.chain([format!("{} {}", first, reader.count(Op::Read))]).collect()
+}
+
+#[tokio::test]
+async fn a_filtered_snapshot_without_a_key_is_one_batch_or_says_that_its_rows_come_again() {
+    assert_eq!(interrupted_behind_a_filter(32 << 20).await, ["500 500"]);
+    let told = interrupted_behind_a_filter(10_000).await;
+    assert_eq!(told[..told.len() - 1], [r#"mulgil.repeated {"filter":"a > 500","table":"t.n"}"#]);
+    let (first, all) = told.last().unwrap().split_once(' ').unwrap();
+    assert_eq!(first.parse::<u32>().unwrap() + 500, all.parse::<u32>().unwrap(), "what came before, and then all of them");
+}
+
 #[tokio::test]
 async fn an_insert_in_a_minimal_image_has_a_key_that_is_a_default() {
     let server = start(&Settings::default().with("binlog-row-image", "MINIMAL"));
