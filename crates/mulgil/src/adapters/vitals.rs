@@ -2,6 +2,7 @@
 
 use super::captured::Started;
 use crate::capture::supervisor::{Seen, State};
+use crate::config::captured::CapturePlan;
 use crate::pipeline::running::Running;
 use mulgil_log::{Log as _, Seek};
 use mulgil_model::ids::{Partition, Topic, TopicPartition};
@@ -194,7 +195,7 @@ impl PipelineVitals {
                 }
                 None => (true, format!("{state}, {} changes{}", seen.n_changes, stale(&seen.health.stale))),
             },
-            State::Connecting => (now - seen.since_us < STUCK_US, state.to_owned()),
+            State::Connecting => (now.abs_diff(seen.since_us) < STUCK_US as u64, state.to_owned()),
             State::Waiting | State::Refused | State::Stopped => (false, format!("{state}: {}", seen.detail)),
         };
         Check { name, ok, detail, since: None }
@@ -227,8 +228,10 @@ impl PipelineVitals {
         let done: u64 = self.running.shards.iter().map(|(_, v)| v.next_offset.load(Ordering::Acquire)).sum();
         let kept: u64 = self.running.folder.history.stats().iter().map(|s| s.file_rows + s.tail_rows as u64).sum();
         let check = |name: &str, ok: bool, detail: String| Check { name: name.to_owned(), ok, detail, since: None };
-        let captured = self.captures.get().into_iter().flat_map(|captures| captures.seen());
-        let captured: Vec<Check> = captured.map(|(plan, seen)| Self::capture_check(&plan.name, &seen, now)).collect();
+        let captured = match self.captures.get() {
+            Some(captures) => captures.seen().map(|(plan, seen)| Self::capture_check(&plan.name, &seen, now)).collect(),
+            None => not_started(&self.running.config.captures),
+        };
         let mut checks = vec![
             check(
                 "log",
@@ -242,6 +245,13 @@ impl PipelineVitals {
         checks.extend(captured);
         checks
     }
+}
+
+/// The server answers before captured databases are at work: it is not ready then.
+fn not_started(captures: &[CapturePlan]) -> Vec<Check> {
+    let check =
+        |plan: &CapturePlan| Check { name: format!("capture {}", plan.name), ok: false, detail: "starting".to_owned(), since: None };
+    captures.iter().map(check).collect()
 }
 
 /// Tables that are no longer what was captured of them, the first few.
@@ -300,5 +310,18 @@ impl Vitals for PipelineVitals {
 
     fn lag(&self) -> Vec<HopLag> {
         self.sampled.lock().unwrap_or_else(PoisonError::into_inner).lag.clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_captured_database_that_is_not_at_work_yet_keeps_the_program_from_being_ready() {
+        let source = "[source.db]\ntype = \"mysql\"\nurl = \"env:NONE\"\ntables = [\"a.b\"]";
+        let checks = not_started(&crate::config::parse(source).unwrap().captures);
+        assert_eq!(checks.iter().map(|c| (c.name.as_str(), c.ok)).collect::<Vec<_>>(), [("capture db", false)]);
     }
 }

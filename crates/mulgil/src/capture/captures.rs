@@ -35,7 +35,7 @@ struct Captured {
 pub enum SnapshotRefused {
     #[error("there is no captured database '{0}': see GET /api/v1/captures")]
     Unknown(String),
-    #[error("{source_name} does not stream now, it is {state}: ask again when it streams")]
+    #[error("{source_name} does not stream now, it is {state}: ask again when it streams or reads a snapshot")]
     NotStreaming { source_name: String, state: &'static str },
     #[error("{0} has as many snapshots waiting as it takes: try again later")]
     Busy(String),
@@ -80,7 +80,7 @@ impl Captures {
         self.sources.iter().map(|s| (&s.plan, s.status.seen()))
     }
 
-    /// Asks a source to read tables again while it streams; answers when the source has taken it up.
+    /// Asks a source to read tables again; answers when the source has taken it up. Behind a snapshot that is being read it waits for its turn.
     pub async fn snapshot(&self, source: &str, tables: Vec<String>, filter: Option<String>) -> Result<(), SnapshotRefused> {
         let found = self.sources.iter().find(|s| s.plan.name == source);
         let status = &found.ok_or_else(|| SnapshotRefused::Unknown(source.to_owned()))?.status;
@@ -90,7 +90,7 @@ impl Captures {
         let name = || source.to_owned();
         let seen = status.seen();
         let (state, phase) = (seen.state, seen.health.phase);
-        let requests = status.requests().filter(|_| state == State::Running && phase == Phase::Streaming);
+        let requests = status.requests().filter(|_| state == State::Running && phase != Phase::Connecting);
         let requests = requests.ok_or_else(|| SnapshotRefused::NotStreaming { source_name: name(), state: state.name(phase) })?;
         let (accepted, answer) = oneshot::channel();
         requests.try_send(SnapshotRequest { tables, filter, accepted }).map_err(|_| SnapshotRefused::Busy(name()))?;
@@ -99,5 +99,36 @@ impl Captures {
             Ok(Err(_)) => Err(SnapshotRefused::Interrupted(name())),
             Err(_) => Err(SnapshotRefused::Silent(name())),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use mulgil_capture::source::Health;
+    use tokio::sync::mpsc;
+
+    #[test]
+    fn a_snapshot_is_taken_up_while_another_is_read_and_not_before_the_source_is_open() {
+        let config = parse("[source.db]\ntype = \"mysql\"\nurl = \"env:NONE\"\ntables = [\"a.b\"]").unwrap();
+        let status = Arc::new(Status::default());
+        let captured = Captured { plan: config.captures[0].clone(), status: Arc::clone(&status) };
+        let captures = Captures { sources: vec![captured], tasks: Mutex::new(Tasks::new(Stop::default())) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = || runtime.block_on(captures.snapshot("db", vec!["a.b".to_owned()], None));
+        let (requests, mut asked) = mpsc::channel::<SnapshotRequest>(1);
+        let source = std::thread::spawn(move || {
+            while let Some(request) = asked.blocking_recv() {
+                request.accepted.send(Ok(())).unwrap();
+            }
+        });
+        for (phase, is_taken_up) in [(Phase::Connecting, false), (Phase::Snapshot, true), (Phase::Streaming, true)] {
+            status.test_running(Health { phase, ..Health::default() }, requests.clone());
+            assert_eq!(ask().is_ok(), is_taken_up, "{phase:?}");
+        }
+        drop((requests, captures, status));
+        source.join().unwrap();
     }
 }

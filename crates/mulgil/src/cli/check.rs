@@ -1,6 +1,7 @@
 //! `mulgil check`: reads the configuration back and looks at what it will meet: port, disk, permissions.
 
 use super::Where;
+use crate::adapters::targets::Target;
 use crate::capture::opening;
 use crate::config::captured::CapturePlan;
 use crate::config::checked::Checked;
@@ -8,6 +9,7 @@ use crate::config::load;
 use crate::pipeline::plan::Plan;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use mulgil_capture::source::Missing;
 use mulgil_disk::{Disk, RealDisk};
 use std::io::Write;
 use std::net::TcpListener;
@@ -50,7 +52,7 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         }
     }
     for plan in &config.captures {
-        n_failed += database(&mut out, plan, &config.log.dir)?;
+        n_failed += database(&mut out, plan, &config)?;
     }
     if n_failed > 0 {
         bail!("{n_failed} of {} checks failed", 4 + config.captures.len());
@@ -59,11 +61,11 @@ pub fn check(args: &CheckArgs) -> Result<()> {
 }
 
 /// Looks at a captured database, and prints the statement that puts each shortcoming right. 1 if it cannot be captured as it is.
-fn database(out: &mut impl Write, plan: &CapturePlan, dir: &Path) -> Result<usize> {
+fn database(out: &mut impl Write, plan: &CapturePlan, config: &Checked) -> Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let name = format!("database of [source.{}]", plan.name);
-    let missing = match runtime.block_on(opening::check(plan, dir)) {
-        Ok(missing) => missing,
+    let missing = match runtime.block_on(opening::check(plan, &config.log.dir)) {
+        Ok(missing) => missing.into_iter().chain(runtime.block_on(generated(plan, config))).collect::<Vec<_>>(),
         Err(error) => {
             writeln!(out, "FAIL  {name}: {error:#}")?;
             return Ok(1);
@@ -81,6 +83,26 @@ fn database(out: &mut impl Write, plan: &CapturePlan, dir: &Path) -> Result<usiz
         lack.fix.lines().try_for_each(|line| writeln!(out, "            {line}"))?;
     }
     Ok(usize::from(is_broken))
+}
+
+/// What keeps the generator from its tables, where it may have them.
+async fn generated(plan: &CapturePlan, config: &Checked) -> Option<Missing> {
+    if !plan.allow_generate {
+        return None;
+    }
+    let open = async { Target::find(config, &plan.name)?.open().await };
+    let error = match open.await {
+        Ok(table) => {
+            table.close().await;
+            return None;
+        }
+        Err(error) => error.detail,
+    };
+    let (what, fix) = match error.split_once(": GRANT ") {
+        Some((what, rights)) => (what, format!("GRANT {rights}")),
+        None => (&*error, "put that right, or set allow_generate = false".to_owned()),
+    };
+    Some(Missing { what: format!("made-up rows cannot be put into it: {what}"), fix, is_fatal: false })
 }
 
 fn port(config: &Checked) -> Result<String> {

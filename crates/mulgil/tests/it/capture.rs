@@ -15,6 +15,7 @@ mod accidents_disk;
 mod accidents_mariadb;
 mod accidents_postgres;
 mod kills;
+mod kills_on_demand;
 mod large;
 mod presets;
 

@@ -1,5 +1,7 @@
 //! A supervisor over a scripted source and a real journal.
 
+mod held;
+
 use super::*;
 use crate::config::parse;
 use crate::pipeline::folder::Folder;
@@ -114,6 +116,14 @@ fn start(openings: Openings) -> World {
     let asked = stop.clone();
     let thread = std::thread::spawn(move || supervisor.run(&asked));
     World { folder, status, stop, acknowledged, thread, _dir: dir }
+}
+
+impl Status {
+    /// As if it ran.
+    pub(crate) fn test_running(&self, health: Health, requests: mpsc::Sender<SnapshotRequest>) {
+        let mut seen = self.lock();
+        (seen.state, seen.health, seen.requests) = (State::Running, health, Some(requests));
+    }
 }
 
 impl World {

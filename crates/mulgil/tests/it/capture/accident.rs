@@ -105,12 +105,13 @@ impl Accident {
     }
 }
 
-/// What `/health/ready` says of the source; nothing in the first moment of a life.
+/// What `/health/ready` says of the source, from the first answer of a life on.
 pub fn capture_detail(running: &Server) -> String {
     let health: serde_json::Value = serde_json::from_str(&get(&format!("{}/health/ready", running.url))).unwrap();
     let checks = health["checks"].as_array().unwrap();
     let ours = checks.iter().find(|check| check["name"] == "capture exchange");
-    ours.and_then(|check| check["detail"].as_str()).unwrap_or_default().to_owned()
+    let ours = ours.unwrap_or_else(|| panic!("nothing is said of the source: {health}"));
+    ours["detail"].as_str().unwrap().to_owned()
 }
 
 /// Waits until the slot can be dropped: whoever uses it is sent away.

@@ -2,7 +2,7 @@
 
 use super::socket::Client;
 use super::{World, until_it_streams};
-use crate::program::{repository, until};
+use crate::program::{repository, text, until};
 use mulgil_servers::{MariaDb, Postgres, Settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -176,4 +176,21 @@ fn orders_are_placed_filled_cancelled_and_taken_out() {
     assert_eq!((last.len(), &last), (270, &table));
     assert_eq!(server.sql_in("shop", "SELECT status, price FROM orders WHERE user_id = 1 AND symbol = 'BTC'").unwrap(), "PENDING\t5.25");
     running.stop();
+}
+
+#[test]
+fn check_names_the_right_that_made_up_rows_lack_with_the_statement_that_gives_it() {
+    let (server, world) = stocks("allow_generate = true");
+    let check = || {
+        let data = world.data();
+        let mut command = crate::program::mulgil();
+        command.args(["check", "-c", text(&world.config), "--data", text(&data)]).envs([("DATABASE_URL", &world.url)]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let said = check();
+    assert!(said.contains("made-up rows cannot be put into it: mulgil may not insert into public.stock_trades\n"), "{said}");
+    let grant = said.lines().map(str::trim).find(|line| line.starts_with("GRANT INSERT ON")).unwrap_or_else(|| panic!("{said}"));
+    server.sql(grant).unwrap();
+    let said = check();
+    assert!(!said.contains("GRANT") && !said.contains("made-up"), "{said}");
 }

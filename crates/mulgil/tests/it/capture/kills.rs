@@ -96,7 +96,7 @@ fn reach_all(lives: &mut Lives<'_>) {
     }
 }
 
-const SNAPSHOT_ROWS: u32 = 90_000;
+pub const SNAPSHOT_ROWS: u32 = 90_000;
 const EVERY: u32 = 499;
 
 #[test]
@@ -112,11 +112,7 @@ fn a_snapshot_of_mariadb_goes_on_behind_every_chunk() {
 /// A table of many chunks, killed after one or two of them again and again, while clients move its rows about.
 fn killed_in_snapshot(dialect: Dialect) {
     let (seed, database) = (seed(), Database::start(dialect, &settings(dialect)));
-    let rows = match dialect {
-        Dialect::Postgres => format!("SELECT k, k, md5(k::text) FROM generate_series(1, {SNAPSHOT_ROWS}) k"),
-        Dialect::MariaDb => format!("SELECT seq, seq, MD5(seq) FROM seq_1_to_{SNAPSHOT_ROWS}"),
-    };
-    database.sql(&format!("CREATE TABLE big (id bigint PRIMARY KEY, n int, note text); INSERT INTO big (id, n, note) {rows}")).unwrap();
+    database.sql(&big(dialect)).unwrap();
     let world = database.world(&["big".to_owned()], "");
     let database = RwLock::new(database);
     let clients = Clients::new(&database);
@@ -148,8 +144,16 @@ fn killed_in_snapshot(dialect: Dialect) {
     assert!(n_read > SNAPSHOT_ROWS as usize / 2 && fold.n_events > n_read as u64, "a snapshot and a stream: {n_read} of {}", fold.n_events);
 }
 
+pub fn big(dialect: Dialect) -> String {
+    let rows = match dialect {
+        Dialect::Postgres => format!("SELECT k, k, md5(k::text) FROM generate_series(1, {SNAPSHOT_ROWS}) k"),
+        Dialect::MariaDb => format!("SELECT seq, seq, MD5(seq) FROM seq_1_to_{SNAPSHOT_ROWS}"),
+    };
+    format!("CREATE TABLE big (id bigint PRIMARY KEY, n int, note text); INSERT INTO big (id, n, note) {rows};\n")
+}
+
 /// Rows changed, gone, come, and moved from one end of the table to the other: over chunks that are read already, and over those to come.
-fn about(_: Dialect, random: &mut StdRng) -> String {
+pub fn about(_: Dialect, random: &mut StdRng) -> String {
     let n = random.random_range(1..5);
     let one = |random: &mut StdRng| {
         let id = random.random_range(1..SNAPSHOT_ROWS);
@@ -167,7 +171,7 @@ fn about(_: Dialect, random: &mut StdRng) -> String {
 }
 
 /// Clients that stand in each other's way are soon told so.
-fn settings(dialect: Dialect) -> Settings {
+pub fn settings(dialect: Dialect) -> Settings {
     match dialect {
         Dialect::Postgres => Settings::default().with("deadlock_timeout", "200ms").with("lock_timeout", "1s"),
         Dialect::MariaDb => Settings::default().with("innodb-lock-wait-timeout", "1").with("transaction-isolation", "READ-COMMITTED"),
