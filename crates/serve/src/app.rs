@@ -7,10 +7,12 @@ use crate::live::socket;
 use crate::ports::{Ports, StreamInfo};
 use mulgil_model::ids::Topic;
 use mulgil_model::schema::StreamKind;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 pub struct App {
     pub ports: Ports,
@@ -26,11 +28,22 @@ pub struct App {
     pub stop: watch::Receiver<bool>,
     trades: Option<Topic>,
     n_live: AtomicUsize,
+    began: Instant,
+    beat: Mutex<Beat>,
+}
+
+/// Clients that rest look for rows at the same instants and up to the same commit: what one has read and written is then just what the
+/// others want.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    /// The feed's tick up to which rows are looked for.
+    pub tick: u64,
+    pub ends: Instant,
 }
 
 impl App {
     pub fn new(config: &ServeConfig, keys: Keyring, ports: Ports, stop: watch::Receiver<bool>) -> Self {
-        let limits = config.limits.clone();
+        let (limits, began) = (config.limits.clone(), Instant::now());
         Self {
             hub: Hub::new(Arc::clone(&ports.feed), limits.ring_bytes_max),
             ws_slots: Arc::new(Semaphore::new(limits.ws_clients_max)),
@@ -41,6 +54,8 @@ impl App {
             stop,
             trades: config.trades.clone(),
             n_live: AtomicUsize::new(0),
+            began,
+            beat: Mutex::new(Beat { tick: 0, ends: began }),
             limits,
             ports,
         }
@@ -75,6 +90,20 @@ impl App {
 
     pub fn pace(&self) -> Duration {
         socket::pace(self.n_live.load(Ordering::Relaxed))
+    }
+
+    /// The beat of `now`; `latest` is the feed's tick, which whoever comes first in a beat makes the beat's.
+    pub fn beat(&self, now: Instant, latest: u64) -> Beat {
+        let pace = self.pace();
+        if pace.is_zero() {
+            return Beat { tick: latest, ends: now };
+        }
+        let mut beat = self.beat.lock();
+        if now >= beat.ends {
+            let into = now.duration_since(self.began).as_micros() % pace.as_micros();
+            *beat = Beat { tick: latest, ends: now + pace.saturating_sub(Duration::from_micros(into as u64)) };
+        }
+        *beat
     }
 }
 

@@ -28,11 +28,16 @@ pub struct Ports {
     pub vitals: Arc<dyn Vitals>,
     /// Wall clock in microseconds since the epoch: for "the last 60 minutes" and for the receive time of ingested rows.
     pub clock: Clock,
+    pub live: LiveThreads,
     /// What `/metrics` prints.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
 
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Runs a live client to its end, on threads of its own: a thousand of them with something to write must not stand before a request that
+/// brings rows.
+pub type LiveThreads = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Committed rows, by stream and partition, for live clients.
 pub trait Feed: Send + Sync {

@@ -70,7 +70,7 @@ pub fn query(args: QueryArgs) -> Result<()> {
 
 /// Asks from threads that have the stack for it, not from the caller's.
 pub fn on_query_threads<T: Send + 'static>(asking: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let threads = super::run::runtime("query")?;
+    let threads = super::run::runtime("query", super::run::THREADS)?;
     let asked = threads.spawn(asking);
     threads.block_on(asked).context("the query broke")?
 }

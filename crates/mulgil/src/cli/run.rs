@@ -15,6 +15,7 @@ use crate::pipeline::running::{RunOptions, Running};
 use crate::pipeline::stop::Stop;
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::FutureExt;
 use mulgil_serve::config::{KeyConfig, Scope, ServeConfig, Tls};
 use mulgil_serve::ports::Ports;
 use mulgil_serve::server::Server;
@@ -72,6 +73,7 @@ pub struct ServerSetup {
 pub struct Served {
     pub url: String,
     pub threads: Runtime,
+    live: Runtime,
     queries: Runtime,
     pub vitals: Arc<PipelineVitals>,
     pub captures: Started,
@@ -119,15 +121,17 @@ impl ServerSetup {
 
     pub fn start(self, running: &Arc<Running>, market: &Arc<Market>) -> Result<Served> {
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
-        let threads = runtime("serve")?;
-        let queries = runtime("query")?;
+        let threads = runtime("serve", THREADS)?;
+        let queries = runtime("query", THREADS)?;
+        let live = runtime("live", live_threads())?;
         let (ticks, changed) = watch::channel(0);
         let stop = Stop::default();
-        threads.spawn(forward_commits(running.folder.log(), ticks, stop.clone()));
+        live.spawn(forward_commits(running.folder.log(), ticks, stop.clone()));
         let captures = Started::default();
         let vitals = Arc::new(PipelineVitals::new(Arc::clone(running), Arc::clone(&captures)));
         let folder = &running.folder;
         let clock = Arc::clone(&running.clock);
+        let clients = live.handle().clone();
         let ports = Ports {
             feed: Arc::new(LogFeed::new(folder, &running.config, changed)?),
             ingest: Arc::new(LogIngest::new(&running.config, &running.plan, folder, clock())?),
@@ -136,6 +140,7 @@ impl ServerSetup {
             captured: Arc::new(CapturedDatabases(Arc::clone(&captures))),
             vitals: Arc::clone(&vitals) as _,
             clock: Arc::new(move || clock().0),
+            live: Arc::new(move |client| clients.spawn(client).map(drop).boxed()),
             metrics,
         };
         let server = Server::new(self.config, ports)?;
@@ -149,7 +154,7 @@ impl ServerSetup {
             result.context("the server")
         });
         remote::announce(&folder.dir, &url)?;
-        Ok(Served { url, threads, queries, vitals, captures, stop, server, dir: folder.dir.clone() })
+        Ok(Served { url, threads, live, queries, vitals, captures, stop, server, dir: folder.dir.clone() })
     }
 }
 
@@ -159,16 +164,25 @@ impl Served {
         self.stop.ask();
         let result = self.threads.block_on(self.server).context("the server broke")?;
         self.queries.shutdown_background();
+        self.live.shutdown_background();
         self.threads.shutdown_timeout(Duration::from_secs(1));
         result
     }
 }
 
+/// Of the runtimes for requests and for queries.
+pub const THREADS: usize = 2;
+
+/// Live clients get half of the machine: what they need beyond that makes them rest longer, not requests wait.
+fn live_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).max(1)
+}
+
 /// Threads that the history may be asked on.
-pub fn runtime(name: &str) -> Result<Runtime> {
-    const THREADS: usize = 2;
+pub fn runtime(name: &str, n_threads: usize) -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(THREADS).thread_stack_size(mulgil_history::STACK_BYTES).thread_name(name);
+    builder.worker_threads(n_threads).thread_stack_size(mulgil_history::STACK_BYTES).thread_name(name);
     Ok(builder.enable_all().build()?)
 }
 

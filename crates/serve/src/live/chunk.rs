@@ -61,6 +61,10 @@ impl Chunk {
         self.text_of_change(change_column::OLD_KEY, row)
     }
 
+    pub fn has_old_keys(&self) -> bool {
+        self.rows.schema.kind == StreamKind::Change
+    }
+
     fn text_of_change(&self, column: usize, row: usize) -> Option<&str> {
         let texts = (self.rows.schema.kind == StreamKind::Change).then(|| self.rows.column(column).as_string::<i32>())?;
         texts.is_valid(row).then(|| texts.value(row))

@@ -3,6 +3,7 @@
 //! There is no task and no queue: a client that wakes after a commit asks the tail for the rows behind its own offset. The first one
 //! reads and encodes them, the others find them. A client that is far behind reads the feed by itself, so that it costs the others nothing.
 
+use super::audience::Audiences;
 use super::chunk::{CHUNK_ROWS_MAX, Chunk};
 use crate::ports::{Bounds, Feed, PortError, PortErrorKind, ReadFrom, StreamInfo};
 use mulgil_model::ids::{Offset, Partition, Topic};
@@ -18,6 +19,7 @@ pub struct Hub {
     ring_bytes_max: usize,
     /// Bounded by the partitions of the feed's streams.
     tails: Mutex<HashMap<(Topic, Partition), Arc<Tail>>>,
+    audiences: Audiences,
 }
 
 /// What lies behind an offset.
@@ -50,7 +52,7 @@ struct Ring {
 
 impl Hub {
     pub fn new(feed: Arc<dyn Feed>, ring_bytes_max: usize) -> Self {
-        Self { feed, hasher: RandomState::new(), ring_bytes_max, tails: Mutex::default() }
+        Self { feed, hasher: RandomState::new(), ring_bytes_max, tails: Mutex::default(), audiences: Audiences::new(ring_bytes_max) }
     }
 
     pub fn feed(&self) -> &dyn Feed {
@@ -76,9 +78,14 @@ impl Hub {
         (0..info.partitions).map(|p| tail(Partition(p))).collect()
     }
 
-    /// What all rings keep in memory.
+    pub fn audiences(&self) -> &Audiences {
+        &self.audiences
+    }
+
+    /// What all rings and audiences keep in memory.
     pub fn ring_bytes(&self) -> usize {
-        self.tails.lock().values().map(|tail| tail.ring.lock().bytes).sum()
+        let rings: usize = self.tails.lock().values().map(|tail| tail.ring.lock().bytes).sum();
+        rings + self.audiences.bytes()
     }
 
     pub fn bounds(&self, tail: &Tail) -> Result<Bounds, PortError> {

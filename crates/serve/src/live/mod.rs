@@ -1,5 +1,6 @@
 //! Live clients: a hub of recent rows, and what a socket or an event stream makes of them.
 
+pub mod audience;
 pub mod hub;
 
 pub mod candles;

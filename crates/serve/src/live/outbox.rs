@@ -1,7 +1,7 @@
 //! Frames on their way to one client: written as fast as the socket takes them, and never waited for.
 
 use axum::extract::ws::Message;
-use futures::Sink;
+use futures::{Sink, Stream};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -35,6 +35,14 @@ impl<S: Sink<Message> + Unpin> Outbox<S> {
 
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What the client says.
+    pub fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>>
+    where
+        S: Stream,
+    {
+        Pin::new(&mut self.sink).poll_next(cx)
     }
 
     /// How long the socket has been unable to take everything.

@@ -1,22 +1,29 @@
 //! One subscription: which rows, from where on, in which form. It holds places in the log, not rows, so that a client that reads slowly
 //! costs no memory.
 
+use super::audience::{Audience, Shown};
 use super::candles::Candles;
-use super::chunk::{Chunk, newest};
+use super::chunk::{CHUNK_ROWS_MAX, Chunk, newest};
 use super::filter::Filter;
 use super::hub::{Hub, Step, Tail};
 use super::latest::Latest;
 use super::token::Token;
 use crate::ports::{PortError, ReadFrom, StreamInfo};
+use axum::extract::ws::Utf8Bytes;
 use mulgil_model::ids::Offset;
 use mulgil_model::json;
 use mulgil_model::schema::StreamKind;
 use mulgil_model::time::EventTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Text gathered before a frame is closed, in bytes.
-const FRAME_BYTES: usize = 128 << 10;
+/// Text gathered before a frame is closed, in bytes. A socket keeps room for the largest frame that it ever sent, so that a client that
+/// was behind once would cost as much for good.
+const FRAME_BYTES: usize = 32 << 10;
+/// Rows taken between two looks at that.
+const FRAME_ROWS: usize = 64;
 /// Rows looked at before others get their turn.
 const PULL_ROWS_MAX: usize = 64 << 10;
 /// Rows per partition from which the first latest state is taken.
@@ -33,6 +40,8 @@ pub struct Selection {
     phase: Phase,
     latest: Latest,
     candles: Option<Candles>,
+    /// Those who want the same rows in the same frames.
+    audience: Option<Arc<Audience>>,
 }
 
 /// What the client gets.
@@ -64,6 +73,16 @@ enum Phase {
 struct Leg {
     info: StreamInfo,
     places: Vec<Place>,
+    /// What its row frames begin with.
+    opening: String,
+}
+
+/// A frame that is being written: rows of one stream.
+#[derive(Default)]
+struct OpenFrame {
+    leg: usize,
+    /// Empty before its first row.
+    text: String,
 }
 
 struct Place {
@@ -130,12 +149,17 @@ impl Selection {
                 Ok(Place { tail, at: end, edge: end })
             });
             let places = places.collect::<Result<Vec<_>, PortError>>()?;
-            legs.push(Leg { info, places });
+            let opening = head(&info, &spec.id) + r#","rows":["#;
+            legs.push(Leg { info, places, opening });
         }
         let order = legs.iter().enumerate().flat_map(|(l, leg)| (0..leg.places.len()).map(move |p| (l, p))).collect();
         let (phase, latest) = (Phase::Live, Latest::default());
-        let mut selection = Self { id: spec.id, filter, form: spec.form, legs, order, turn: 0, phase, latest, candles: None };
+        let mut selection =
+            Self { id: spec.id, filter, form: spec.form, legs, order, turn: 0, phase, latest, candles: None, audience: None };
         let recovered = selection.place(hub, spec.start)?;
+        if selection.form == Form::Stream {
+            selection.audience = Some(hub.audiences().join(selection.wish()));
+        }
         Ok((selection, recovered))
     }
 
@@ -257,17 +281,97 @@ impl Selection {
         Token { epoch: hub.feed().epoch().to_owned(), streams }
     }
 
+    /// All that its frames depend on, but for the place in the log.
+    fn wish(&self) -> String {
+        let mut wish = String::new();
+        self.legs.iter().for_each(|leg| wish.push_str(&leg.opening));
+        let _ = write!(wish, "{:?} {:?} {:?}", self.filter.symbols(), self.filter.ops(), self.filter.from);
+        wish
+    }
+
+    /// As [`Self::pull`]; what others of the same audience were given from this place on is given again.
+    pub fn pull_shared(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
+        // One other at least, who keeps it alive as well.
+        let audience = self.audience.clone().filter(|audience| Arc::strong_count(audience) > 2 && self.phase == Phase::Live);
+        let Some(audience) = audience else { return self.pull_alone(hub, tick, bytes_max, out) };
+        let mut shown = audience.shown();
+        while let Some(found) = shown.iter().find(|shown| self.stands_at(&shown.from)) {
+            out.extend(found.frames.iter().cloned());
+            self.move_to(&found.to);
+            if found.tick == tick {
+                return Ok(Pulled::CaughtUp);
+            }
+            if bytes_of(out) >= bytes_max {
+                return Ok(Pulled::More);
+            }
+        }
+        self.pull_for(&audience, &mut shown, hub, tick, bytes_max, out)
+    }
+
+    /// Pulls, and remembers it for the audience.
+    fn pull_for(
+        &mut self,
+        audience: &Audience,
+        shown: &mut VecDeque<Shown>,
+        hub: &Hub,
+        tick: u64,
+        bytes_max: usize,
+        out: &mut Vec<Utf8Bytes>,
+    ) -> Result<Pulled, PullError> {
+        let (from, n_before) = (self.places(), out.len());
+        let pulled = self.pull_alone(hub, tick, bytes_max, out)?;
+        if pulled == Pulled::CaughtUp {
+            if self.stands_at(&from) {
+                shown.iter_mut().filter(|shown| shown.to == from).for_each(|shown| shown.tick = tick);
+            } else {
+                audience.remember(shown, Shown { from, to: self.places(), tick, frames: out[n_before..].into() });
+            }
+        }
+        Ok(pulled)
+    }
+
+    fn pull_alone(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
+        let mut frames = Vec::new();
+        let pulled = self.pull(hub, tick, bytes_max.saturating_sub(bytes_of(out)), &mut frames);
+        // What was read before an error is part of the cursor.
+        out.extend(frames.into_iter().map(Utf8Bytes::from));
+        pulled
+    }
+
+    fn places(&self) -> Box<[Offset]> {
+        self.legs.iter().flat_map(|leg| &leg.places).map(|place| place.at).collect()
+    }
+
+    fn stands_at(&self, places: &[Offset]) -> bool {
+        self.legs.iter().flat_map(|leg| &leg.places).map(|place| place.at).eq(places.iter().copied())
+    }
+
+    fn move_to(&mut self, places: &[Offset]) {
+        self.legs.iter_mut().flat_map(|leg| &mut leg.places).zip(places).for_each(|(place, at)| place.at = *at);
+    }
+
     /// Writes frames until `bytes_max` is reached or nothing is left. `tick` is the feed's tick as it was seen before.
     pub fn pull(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
-        let mut n_rows = 0;
+        let (mut n_rows, mut open) = (0, OpenFrame::default());
         let pulled = loop {
-            let n = self.pass(hub, tick, bytes_max, out)?;
+            let n = match self.pass(hub, tick, bytes_max, &mut open, out) {
+                Ok(n) => n,
+                Err(e) => {
+                    // The places have moved over these rows already.
+                    self.close_frame(hub, &mut open, out);
+                    return Err(e);
+                }
+            };
             n_rows += n;
+            let is_full = n_rows >= PULL_ROWS_MAX || open.text.len() + bytes_of(out) >= bytes_max;
+            if n == 0 || is_full || self.phase != Phase::Live {
+                self.close_frame(hub, &mut open, out);
+            }
             self.advance_phase(out);
             if n == 0 {
                 break Pulled::CaughtUp;
             }
-            if n_rows >= PULL_ROWS_MAX || bytes_of(out) >= bytes_max {
+            if is_full {
                 break Pulled::More;
             }
         };
@@ -278,61 +382,63 @@ impl Selection {
     }
 
     /// One chunk of each partition, from where the last pass ended; the number of rows looked at.
-    fn pass(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<usize, PullError> {
+    fn pass(&mut self, hub: &Hub, tick: u64, bytes_max: usize, open: &mut OpenFrame, out: &mut Vec<String>) -> Result<usize, PullError> {
         let mut n_rows = 0;
-        // Rows of one stream that are not in a frame yet.
-        let mut text = String::new();
-        let mut open_leg = 0;
         for _ in 0..self.order.len() {
             let (leg, place) = self.order[self.turn];
-            if leg != open_leg || text.len() >= FRAME_BYTES {
-                self.close_frame(hub, open_leg, &mut text, out);
-                open_leg = leg;
+            if leg != open.leg {
+                self.close_frame(hub, open, out);
+                open.leg = leg;
             }
-            let chunk = match self.step(hub, leg, place, tick) {
-                Ok(chunk) => chunk,
-                Err(e) => {
-                    // The places have moved over these rows already.
-                    self.close_frame(hub, open_leg, &mut text, out);
-                    return Err(e);
-                }
-            };
-            if let Some(chunk) = chunk {
-                n_rows += self.take(leg, place, &chunk, &mut text, out);
+            if let Some(chunk) = self.step(hub, leg, place, tick)? {
+                n_rows += self.take(hub, leg, place, &chunk, open, out);
             }
             self.turn = (self.turn + 1) % self.order.len();
-            if text.len() + bytes_of(out) >= bytes_max {
+            if open.text.len() + bytes_of(out) >= bytes_max {
                 break;
             }
         }
-        self.close_frame(hub, open_leg, &mut text, out);
         Ok(n_rows)
     }
 
     /// Moves a place over a chunk and takes what the filter wants; the number of rows looked at.
-    fn take(&mut self, leg: usize, place: usize, chunk: &Arc<Chunk>, text: &mut String, out: &mut Vec<String>) -> usize {
-        let place = &mut self.legs[leg].places[place];
-        let range = chunk.range_from(place.at);
-        place.at = chunk.next();
-        let n_rows = range.len();
-        let picked = range.filter(|row| self.filter.takes(chunk, *row));
+    fn take(&mut self, hub: &Hub, leg: usize, place: usize, chunk: &Arc<Chunk>, open: &mut OpenFrame, out: &mut Vec<String>) -> usize {
+        let range = chunk.range_from(self.legs[leg].places[place].at);
+        let n_rows = if self.form == Form::Stream { FRAME_ROWS } else { CHUNK_ROWS_MAX };
+        for start in range.clone().step_by(n_rows) {
+            let end = range.end.min(start + n_rows);
+            self.take_part(leg, place, chunk, start..end, &mut open.text, out);
+            if open.text.len() >= FRAME_BYTES {
+                self.close_frame(hub, open, out);
+            }
+        }
+        range.len()
+    }
+
+    fn take_part(&mut self, leg: usize, place: usize, chunk: &Arc<Chunk>, part: Range<usize>, text: &mut String, out: &mut Vec<String>) {
+        let Leg { places, opening, .. } = &mut self.legs[leg];
+        places[place].at = chunk.base().plus(part.end as u64);
         match self.form {
-            Form::Stream => picked.for_each(|row| join(text, chunk.json(row))),
-            Form::Cache => picked.for_each(|row| self.latest.add(leg, chunk, row)),
+            Form::Stream => self.filter.pick(chunk, part, |row| join(text, opening, chunk.json(row))),
+            Form::Cache => self.filter.pick(chunk, part, |row| self.latest.add(leg, chunk, row)),
             Form::Candles { .. } => {
-                let mut let_go = Vec::new();
-                self.candles.as_mut().expect("made when opened").fold(chunk, picked, &mut let_go);
+                let (mut picked, mut let_go) = (Vec::new(), Vec::new());
+                self.filter.pick(chunk, part, |row| picked.push(row));
+                self.candles.as_mut().expect("made when opened").fold(chunk, picked.into_iter(), &mut let_go);
                 if self.phase != Phase::Opening {
                     out.append(&mut let_go);
                 }
             }
         }
-        n_rows
     }
 
-    fn close_frame(&self, hub: &Hub, leg: usize, text: &mut String, out: &mut Vec<String>) {
+    fn close_frame(&self, hub: &Hub, open: &mut OpenFrame, out: &mut Vec<String>) {
+        let mut text = std::mem::take(&mut open.text);
         if !text.is_empty() {
-            out.push(self.rows_frame(hub, leg, &std::mem::take(text)));
+            text.push_str(r#"],"cursor":""#);
+            text.push_str(&self.token(hub).encode());
+            text.push_str("\"}");
+            out.push(text);
         }
     }
 
@@ -379,29 +485,23 @@ impl Selection {
         let id = &self.id;
         self.latest.show(FRAME_BYTES, out, |leg| head(&legs[leg].info, id));
     }
-
-    fn rows_frame(&self, hub: &Hub, leg: usize, rows: &str) -> String {
-        let mut out = head(&self.legs[leg].info, &self.id);
-        out.reserve(rows.len() + 128);
-        out.push_str(r#","rows":["#);
-        out.push_str(rows);
-        out.push_str(r#"],"cursor":""#);
-        out.push_str(&self.token(hub).encode());
-        out.push_str("\"}");
-        out
-    }
 }
 
 fn align(time_us: i64, tick_seconds: u32) -> i64 {
     time_us - time_us.rem_euclid(i64::from(tick_seconds) * 1_000_000)
 }
 
-fn bytes_of(frames: &[String]) -> usize {
-    frames.iter().map(String::len).sum()
+fn bytes_of(frames: &[impl Deref<Target = str>]) -> usize {
+    frames.iter().map(|frame| frame.len()).sum()
 }
 
-fn join(text: &mut String, row: &str) {
-    if !text.is_empty() {
+fn join(text: &mut String, opening: &str, row: &str) {
+    /// A frame of a few rows and its cursor.
+    const FRAME_GUESS_BYTES: usize = 1 << 10;
+    if text.is_empty() {
+        text.reserve(FRAME_GUESS_BYTES);
+        text.push_str(opening);
+    } else {
         text.push(',');
     }
     text.push_str(row);

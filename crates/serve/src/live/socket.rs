@@ -6,16 +6,18 @@
 use super::outbox::Outbox;
 use super::request::{self, Context, Refusal, Request};
 use super::selection::{Form, OpenError, PullError, Pulled, Selection, Spec};
-use crate::app::App;
+use crate::app::{App, Beat};
 use crate::measure;
 use crate::ports::{PortError, PortErrorKind};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::stream::SplitSink;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
+use futures::task::AtomicWaker;
 use mulgil_model::json;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as Waking, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -31,74 +33,160 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 pub async fn run(app: Arc<App>, socket: WebSocket) {
     let _paced = app.live_client();
-    let (sink, mut incoming) = socket.split();
     let ticks = app.ports.feed.changed();
-    let mut client = Client::new(Arc::clone(&app), Outbox::new(sink), ticks);
+    let mut client = Client::new(Arc::clone(&app), Outbox::new(socket), ticks);
     // Waiting for these begins once, not anew with every frame: a busy socket would spend more on that than on its rows.
     let (stopping, time, rest) = (stopping(app.stop.clone()), sleep_until(client.due()), sleep_until(client.next_pull));
-    tokio::pin!(stopping, time, rest);
+    let (knock, knocker) = Knock::new();
+    let commit = next_commit(client.ticks.clone());
+    tokio::pin!(stopping, time, rest, commit);
     let end = loop {
-        set(time.as_mut(), client.due());
+        if set(time.as_mut(), client.due()) {
+            knock.note();
+        }
         if client.is_resting {
             set(rest.as_mut(), client.next_pull);
         }
-        let can_pull = client.can_pull();
-        let listens = client.listens();
-        tokio::select! {
-            () = &mut stopping => break Some((GOING_AWAY, "the server stops: come again with the last cursor")),
-            message = incoming.next() => match message {
-                Some(Ok(message)) => if let Some(end) = client.hear(message) { break end },
-                Some(Err(_)) | None => break None,
-            },
-            written = poll_fn(|cx| client.outbox.poll_write(cx, client.is_replaying)), if !client.outbox.is_empty() => {
-                if written.is_err() { break None }
-                client.note_sent();
-            },
-            changed = client.ticks.changed(), if listens => client.note_commit(changed.is_ok()),
-            () = rested(rest.as_mut(), client.is_resting), if can_pull || client.is_resting => {
+        if client.listens() && !client.is_listening {
+            commit.set(next_commit(client.ticks.clone()));
+            client.is_listening = true;
+        }
+        let event = poll_fn(|cx| {
+            // Rest ends once a beat: it can be first without holding up the others.
+            if client.is_resting && rest.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Rested);
+            }
+            if let Poll::Ready(event) = client.poll_write(cx) {
+                return Poll::Ready(event);
+            }
+            let seldom = knock.answer(cx, || {
+                let mut cx = Waking::from_waker(&knocker);
+                if stopping.as_mut().poll(&mut cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                if time.as_mut().poll(&mut cx).is_ready() { Poll::Ready(Event::Due) } else { client.poll_hear(&mut cx) }
+            });
+            if seldom.is_ready() { seldom } else { client.poll_rows(cx, commit.as_mut()) }
+        });
+        match event.await {
+            Event::Stop => break Some((GOING_AWAY, "the server stops: come again with the last cursor")),
+            Event::Heard(message) => {
+                if let Some(end) = client.hear(message) {
+                    break end;
+                }
+            }
+            Event::Gone => break None,
+            Event::Written => client.note_sent(),
+            Event::Commit(feed_lives) => client.note_commit(feed_lives),
+            Event::Rested => {
                 client.is_resting = false;
                 client.note_missed();
                 if client.can_pull() {
-                    if let Some(end) = client.pull() { break Some(end) }
-                    if !client.write_now() { break None }
+                    if let Some(end) = client.pull() {
+                        break Some(end);
+                    }
+                    if !client.write_now() {
+                        break None;
+                    }
                 }
-            },
-            () = &mut time => if let Some(end) = client.keep_time() { break Some(end) },
+            }
+            Event::Due => {
+                if let Some(end) = client.keep_time() {
+                    break Some(end);
+                }
+            }
         }
     };
     client.close(end).await;
+}
+
+/// What a socket's loop goes on with.
+enum Event {
+    Stop,
+    Heard(Message),
+    /// The client, or the way to it.
+    Gone,
+    Written,
+    /// False: the feed has ended.
+    Commit(bool),
+    Rested,
+    Due,
+}
+
+/// Tells whether a task was woken by what seldom happens. A busy socket is woken for every frame, and to ask each time whether the client
+/// has said something, or the server stops, would cost more than the frame.
+struct Knock {
+    task: AtomicWaker,
+    is_there: AtomicBool,
+}
+
+impl Knock {
+    /// Itself, and the waker for what seldom happens. Nothing has been asked yet, so it begins with a knock.
+    fn new() -> (Arc<Self>, Waker) {
+        let knock = Arc::new(Self { task: AtomicWaker::new(), is_there: AtomicBool::new(true) });
+        (Arc::clone(&knock), Waker::from(knock))
+    }
+
+    fn note(&self) {
+        self.is_there.store(true, Ordering::SeqCst);
+    }
+
+    /// Asks, after a knock, until there is no answer.
+    fn answer(&self, cx: &Waking<'_>, ask: impl FnOnce() -> Poll<Event>) -> Poll<Event> {
+        self.task.register(cx.waker());
+        if !self.is_there.swap(false, Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let answer = ask();
+        if answer.is_ready() {
+            self.note();
+        }
+        answer
+    }
+}
+
+impl Wake for Knock {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.note();
+        self.task.wake();
+    }
 }
 
 async fn stopping(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopping| *stopping).await;
 }
 
-fn set(timer: Pin<&mut Sleep>, at: Instant) {
-    if timer.deadline() != at {
+async fn next_commit(mut ticks: watch::Receiver<u64>) -> bool {
+    ticks.changed().await.is_ok()
+}
+
+/// True when it was another time before.
+fn set(timer: Pin<&mut Sleep>, at: Instant) -> bool {
+    let is_other = timer.deadline() != at;
+    if is_other {
         timer.reset(at);
     }
+    is_other
 }
 
-/// A client that does not rest pulls at once: a timer, even one that is over, answers with the next millisecond.
-async fn rested(rest: Pin<&mut Sleep>, is_resting: bool) {
-    if is_resting {
-        rest.await;
-    }
-}
-
-type Sink = SplitSink<WebSocket, Message>;
 /// Close code and reason; None: the client is gone.
 type End = (u16, &'static str);
 
 struct Client {
     app: Arc<App>,
-    outbox: Outbox<Sink>,
+    outbox: Outbox<WebSocket>,
     gauge: measure::WsClient,
     selections: Vec<Selection>,
     /// The selection that is pulled next, so that a busy one does not starve the others.
     turn: usize,
     ticks: watch::Receiver<u64>,
     has_ticks: bool,
+    /// Somebody waits for the next tick already.
+    is_listening: bool,
     /// There may be rows that were not pulled.
     is_pending: bool,
     is_replaying: bool,
@@ -115,7 +203,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(app: Arc<App>, outbox: Outbox<Sink>, ticks: watch::Receiver<u64>) -> Self {
+    fn new(app: Arc<App>, outbox: Outbox<WebSocket>, ticks: watch::Receiver<u64>) -> Self {
         let now = Instant::now();
         let next_ping = now + app.limits.ws_ping_every;
         Self {
@@ -126,6 +214,7 @@ impl Client {
             turn: 0,
             ticks,
             has_ticks: true,
+            is_listening: false,
             is_pending: false,
             is_replaying: false,
             next_pull: now,
@@ -147,6 +236,33 @@ impl Client {
         self.has_ticks && !self.is_pending && !self.is_resting && !self.selections.is_empty()
     }
 
+    /// Before anything is heard: a client that never stops talking cannot hold up its own answers.
+    fn poll_write(&mut self, cx: &mut Waking<'_>) -> Poll<Event> {
+        if self.outbox.is_empty() {
+            return Poll::Pending;
+        }
+        self.outbox.poll_write(cx, self.is_replaying).map(|written| if written.is_ok() { Event::Written } else { Event::Gone })
+    }
+
+    fn poll_hear(&mut self, cx: &mut Waking<'_>) -> Poll<Event> {
+        match self.outbox.poll_hear(cx) {
+            Poll::Ready(Some(Ok(message))) => Poll::Ready(Event::Heard(message)),
+            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Event::Gone),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// A client that does not rest pulls at once: a timer, even one that is over, answers with the next millisecond.
+    fn poll_rows(&mut self, cx: &mut Waking<'_>, commit: Pin<&mut impl Future<Output = bool>>) -> Poll<Event> {
+        if self.listens()
+            && let Poll::Ready(feed_lives) = commit.poll(cx)
+        {
+            self.is_listening = false;
+            return Poll::Ready(Event::Commit(feed_lives));
+        }
+        if !self.is_resting && self.can_pull() { Poll::Ready(Event::Rested) } else { Poll::Pending }
+    }
+
     /// Commits that came while it rested.
     fn note_missed(&mut self) {
         match self.ticks.has_changed() {
@@ -165,12 +281,9 @@ impl Client {
 
     /// Writes what the socket takes without waiting for it; false when it is broken.
     fn write_now(&mut self) -> bool {
-        match poll_fn(|cx| self.outbox.poll_write(cx, self.is_replaying)).now_or_never() {
-            Some(Ok(())) => self.note_sent(),
-            Some(Err(_)) => return false,
-            None => {}
-        }
-        true
+        let written = poll_fn(|cx| self.outbox.poll_write(cx, self.is_replaying)).now_or_never();
+        self.note_sent();
+        !matches!(written, Some(Err(_)))
     }
 
     fn note_sent(&mut self) {
@@ -278,40 +391,42 @@ impl Client {
     /// Pulls the selections in turn until about a buffer's worth waits.
     fn pull(&mut self) -> Option<End> {
         let now = Instant::now();
-        let pace = self.app.pace();
-        self.next_pull = now + pace;
-        self.is_resting = !pace.is_zero();
-        let tick = *self.ticks.borrow_and_update();
-        self.is_pending = false;
+        let latest = *self.ticks.borrow_and_update();
+        let Beat { tick, ends } = self.app.beat(now, latest);
+        (self.next_pull, self.is_resting) = (ends, ends > now);
+        // What it waited for is what it marks as seen now.
+        self.is_listening = false;
+        let mut is_behind = false;
         // Half of the buffer, as the last frame of a pull may go over.
         let bytes_max = self.app.limits.ws_buffer_bytes_max / 2;
         let mut frames = Vec::new();
         for _ in 0..self.selections.len() {
             self.turn = (self.turn + 1) % self.selections.len();
-            match self.selections[self.turn].pull(&self.app.hub, tick, bytes_max, &mut frames) {
+            match self.selections[self.turn].pull_shared(&self.app.hub, tick, bytes_max, &mut frames) {
                 Ok(Pulled::CaughtUp) => {}
-                Ok(Pulled::More) => self.is_pending = true,
+                Ok(Pulled::More) => is_behind = true,
                 Err(e) => {
                     // What was read before is part of the cursor that is told last.
-                    frames.drain(..).for_each(|f| self.say(f));
+                    frames.drain(..).for_each(|f| self.outbox.push(Message::Text(f)));
                     return Some(self.pull_failed(&e));
                 }
             }
-            if frames.iter().map(String::len).sum::<usize>() >= bytes_max {
+            if frames.iter().map(|f| f.len()).sum::<usize>() >= bytes_max {
                 // Whoever was not asked yet is first the next time.
-                self.is_pending = true;
+                is_behind = true;
                 break;
             }
         }
         self.is_replaying = self.selections.iter().any(Selection::is_replaying);
-        if self.is_pending && !self.is_replaying {
+        // Commits after the beat's are for the next one.
+        self.is_pending = is_behind || tick != latest;
+        if is_behind && !self.is_replaying {
             self.behind_since.get_or_insert(now);
         } else {
             self.behind_since = None;
             self.is_warned = false;
         }
-        frames.into_iter().for_each(|f| self.say(f));
-        self.gauge.buffered(self.outbox.bytes());
+        frames.into_iter().for_each(|f| self.outbox.push(Message::Text(f)));
         None
     }
 

@@ -44,9 +44,12 @@ pub async fn realtime(
         Problem::busy("too many WebSockets are open")
     })?;
     let bytes_max = app.limits.ws_message_bytes_max;
-    let upgrade = upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).read_buffer_size(8 << 10).write_buffer_size(16 << 10);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        socket::run(app, socket).await;
-        drop(slot);
+    let upgrade = upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).read_buffer_size(2 << 10).write_buffer_size(16 << 10);
+    let live = Arc::clone(&app.ports.live);
+    Ok(upgrade.on_upgrade(move |socket| {
+        live(Box::pin(async move {
+            socket::run(app, socket).await;
+            drop(slot);
+        }))
     }))
 }

@@ -1,6 +1,7 @@
 //! The server over real sockets, with a small log in memory behind its ports.
 #![allow(clippy::unwrap_used)]
 
+mod audience;
 mod captures;
 mod changes;
 mod events;

@@ -416,6 +416,7 @@ pub fn ports(market: &Arc<Market>) -> Ports {
         captured: m(),
         vitals: m(),
         clock: Arc::new(|| DAY + 3600 * SECOND),
+        live: Arc::new(|client| client),
         metrics,
     }
 }

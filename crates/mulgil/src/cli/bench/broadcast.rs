@@ -44,7 +44,7 @@ pub fn broadcast(args: &BroadcastArgs) -> Result<serde_json::Value> {
 async fn serve(stream: TcpStream, mut frames: broadcast::Receiver<Utf8Bytes>) -> Result<()> {
     stream.set_nodelay(true)?;
     // The buffers of our own server.
-    let config = WebSocketConfig::default().read_buffer_size(8 << 10).write_buffer_size(16 << 10);
+    let config = WebSocketConfig::default().read_buffer_size(2 << 10).write_buffer_size(16 << 10);
     let (mut sink, mut source) = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await?.split();
     loop {
         tokio::select! {
