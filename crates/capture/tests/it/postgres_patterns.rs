@@ -7,6 +7,9 @@ use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::source::SourceErrorKind;
 use std::time::Duration;
 
+/// Heartbeats end each step; a few are enough.
+const STEPS_MAX: u32 = 100;
+
 const SETUP: &str = "CREATE TABLE log_a (id int PRIMARY KEY, v text); INSERT INTO log_a VALUES (1, 'old'); \
      CREATE TABLE other (id int PRIMARY KEY, v text); CREATE TABLE log_bare (id int, v text)";
 
@@ -22,7 +25,7 @@ fn captured(name: &str) -> (String, Capture) {
 /// Runs, opened again as often as it takes, until a table is what the server has.
 fn until_it_is_there(c: &mut Capture, db: &str, name: &str) {
     let there = table(&SERVER, db, &format!("SELECT id, v FROM {name}"));
-    for _ in 0..500 {
+    for _ in 0..STEPS_MAX {
         if fold(&c.changes, &format!("public.{name}")) == there {
             return;
         }
@@ -89,12 +92,17 @@ fn a_table_that_is_made_anew_is_read_anew() {
     until_it_is_there(&mut c, &db, "log_a");
     // Taken out of the publication it is a hole, as for any other.
     SERVER.sql_in(&db, &format!("ALTER PUBLICATION {} DROP TABLE log_a", c.settings.publication)).unwrap();
-    let error = loop {
+    let mut error = None;
+    for _ in 0..STEPS_MAX {
         match c.step().or_else(|e| if e.kind == SourceErrorKind::Retry { c.open() } else { Err(e) }) {
-            Err(e) if e.kind != SourceErrorKind::Retry => break e,
+            Err(e) if e.kind != SourceErrorKind::Retry => {
+                error = Some(e);
+                break;
+            }
             _ => {}
         }
-    };
+    }
+    let error = error.unwrap();
     assert!(error.kind == SourceErrorKind::Refused && error.message.contains("no longer has public.log_a"), "{error}");
 }
 
@@ -108,7 +116,10 @@ fn without_data_and_without_tables_it_begins_with_what_comes() {
     SERVER.sql_in(&db, "CREATE TABLE t (id int PRIMARY KEY, v text)").unwrap();
     // Nothing tells of a table without rows but the publication.
     let published = format!("SELECT count(*) FROM pg_publication_tables WHERE pubname = '{}'", c.settings.publication);
-    while SERVER.sql_in(&db, &published).unwrap() != "1" {
+    for _ in 0..STEPS_MAX {
+        if SERVER.sql_in(&db, &published).unwrap() == "1" {
+            break;
+        }
         c.step().unwrap_or_else(|e| {
             assert_eq!(e.kind, SourceErrorKind::Retry, "{e}");
             c.open_patiently();

@@ -115,6 +115,7 @@ fn a_table_is_read_again_while_it_is_written() {
 #[test]
 fn what_is_asked_for_while_the_first_snapshot_is_read_comes_behind_it() {
     let (db, mut c) = whole("asked_early");
+    c.settings.heartbeat = Some(std::time::Duration::from_millis(100));
     c.open().unwrap();
     c.step().unwrap();
     let (accepted, mut answer) = oneshot::channel();
@@ -126,9 +127,13 @@ fn what_is_asked_for_while_the_first_snapshot_is_read_comes_behind_it() {
     // The process is killed, and what was accepted is not forgotten.
     c.drop_source();
     c.open_patiently();
-    while n_reads(&c, Snapshot::Incremental) < 5 {
+    for _ in 0..100 {
+        if n_reads(&c, Snapshot::Incremental) == 5 {
+            break;
+        }
         c.step().unwrap();
     }
+    assert_eq!(n_reads(&c, Snapshot::Incremental), 5, "what was accepted");
     assert_eq!(n_reads(&c, Snapshot::Initial) + n_reads(&c, Snapshot::Last), 500, "and before it, all of the first");
     c.after(&SERVER, &db, "INSERT INTO t VALUES (501, 'x')");
     assert_eq!(n_reads(&c, Snapshot::Incremental), 5);

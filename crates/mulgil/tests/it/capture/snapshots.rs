@@ -1,5 +1,8 @@
 //! Tables that are read again on demand, over HTTP and from the command line.
 
+use super::accident::capture_detail;
+use super::database::{Database, Dialect};
+use super::fold::Fold;
 use super::socket::Client;
 use super::{TOPIC, World, exchange, until_it_streams};
 use crate::program::{fails, ok, text, until};
@@ -65,6 +68,42 @@ fn a_snapshot_on_demand_reads_rows_again_while_changes_go_on() {
     running.stop();
     let said = fails(&[&["capture", "snapshot", "exchange", "public.stock_trades"][..], &place].concat());
     assert!(said.contains("no mulgil runs on"), "{said}");
+}
+
+/// Captured because a pattern means it, with the rows that it has before anybody looks, and again after a restart.
+fn a_table_that_comes(database: &Database) {
+    let world = database.world(&["log_*".to_owned()], "");
+    database.sql("CREATE TABLE log_a (id int PRIMARY KEY, v int); CREATE TABLE other (id int PRIMARY KEY)").unwrap();
+    let running = world.start();
+    let dialect = database.dialect();
+    until("it streams", || capture_detail(&running).contains("streaming").then_some(()));
+    database
+        .sql("INSERT INTO other VALUES (1); CREATE TABLE log_b (id int PRIMARY KEY, v int); INSERT INTO log_b VALUES (1, 0), (2, 0)")
+        .unwrap();
+    database.sql("UPDATE log_b SET v = 1 WHERE id = 2").unwrap();
+    let mut fold = Fold::new(&world, dialect, "log_b");
+    let mut until_it_is = |n: usize| {
+        let table = database.rows("log_b");
+        assert_eq!(table.len(), n);
+        until("its rows", || (fold.read().rows == table).then_some(()));
+    };
+    until_it_is(2);
+    running.kill();
+    database.sql("INSERT INTO log_b VALUES (3, 0)").unwrap();
+    let running = world.start();
+    until_it_is(3);
+    running.stop();
+    assert!(world.cat(&dialect.topic("other")).is_empty());
+}
+
+#[test]
+fn a_table_that_comes_to_postgres_is_captured_by_its_pattern() {
+    a_table_that_comes(&Database::start(Dialect::Postgres, &Settings::default()));
+}
+
+#[test]
+fn a_table_that_comes_to_mariadb_is_captured_by_its_pattern() {
+    a_table_that_comes(&Database::start(Dialect::MariaDb, &Settings::default()));
 }
 
 #[test]
