@@ -10,11 +10,13 @@ use crate::pipeline::recent::{Dealt, Recent};
 use crate::pipeline::schemas::Schemas;
 use crate::pipeline::writer::StreamWriter;
 use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
 use futures::{FutureExt, future::BoxFuture};
 use mulgil_connect::decode::{self, DecodeOptions, Decoded, Format, Limits, Mapping, UnknownFields};
 use mulgil_log::{Append, Commit, Log};
 use mulgil_model::ids::{Offset, Topic};
-use mulgil_model::time::AppendTime;
+use mulgil_model::schema::StreamSchema;
+use mulgil_model::time::{AppendTime, ReceiveTime};
 use mulgil_serve::ports::{ContentKind, Ingest, IngestAnswer, IngestRequest, PROBLEMS_MAX, Placed, PortError, PortErrorKind};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,7 @@ pub struct LogIngest(Arc<Inner>);
 
 struct Inner {
     log: Arc<dyn Log>,
+    schemas: Arc<Schemas>,
     recent: Arc<Recent>,
     streams: BTreeMap<Topic, Door>,
     remembered: Mutex<Remembered>,
@@ -30,10 +33,17 @@ struct Inner {
     under_way: Mutex<HashSet<String>>,
 }
 
+/// Kept of each stream for the next requests.
+const WRITERS_KEPT_MAX: usize = 8;
+
 /// The way into one stream.
 struct Door {
     decode: Arc<decode::Plan>,
-    writer: Mutex<StreamWriter>,
+    /// Encoding takes about as long as decoding: requests that come together do not wait for each other's. A request takes one, or makes
+    /// one, and gives it back.
+    writers: Mutex<Vec<StreamWriter>>,
+    input: Arc<StreamSchema>,
+    n_partitions: u32,
 }
 
 impl LogIngest {
@@ -43,12 +53,13 @@ impl LogIngest {
         for stream in &config.streams {
             let name = stream.schema.stream.clone();
             let decode = decode_plan(stream, UnknownFields::Refuse)?;
-            streams.insert(name.clone(), Door { decode, writer: Mutex::new(writer_into(plan, &folder.schemas, &name)?) });
+            let (input, n_partitions) = input_of(plan, &name)?;
+            streams.insert(name.clone(), Door { decode, writers: Mutex::default(), input, n_partitions });
         }
         let remembered = Remembered::open(&*log, now)?;
         metrics::gauge!("mulgil_idempotency_keys").set(remembered.n_keys() as f64);
-        let remembered = Mutex::new(remembered);
-        Ok(Self(Arc::new(Inner { log, recent: Arc::clone(&folder.recent), streams, remembered, under_way: Mutex::default() })))
+        let (remembered, schemas) = (Mutex::new(remembered), Arc::clone(&folder.schemas));
+        Ok(Self(Arc::new(Inner { log, schemas, recent: Arc::clone(&folder.recent), streams, remembered, under_way: Mutex::default() })))
     }
 
     /// As [`Ingest::ingest`], on the caller's own thread.
@@ -75,8 +86,29 @@ pub fn decode_plan(stream: &StreamPlan, unknown: UnknownFields) -> Result<Arc<de
 
 /// A writer into the topic that the stream's rows enter by.
 pub fn writer_into(plan: &Plan, schemas: &Schemas, stream: &Topic) -> Result<StreamWriter> {
-    let (input, partitions) = plan.input_of(stream).with_context(|| format!("there is no stream '{stream}'"))?;
+    let (input, partitions) = input_of(plan, stream)?;
     StreamWriter::new(schemas, Arc::clone(&input), input.stream.clone(), partitions)
+}
+
+fn input_of(plan: &Plan, stream: &Topic) -> Result<(Arc<StreamSchema>, u32)> {
+    plan.input_of(stream).with_context(|| format!("there is no stream '{stream}'"))
+}
+
+impl Door {
+    /// The rows of a batch as appends, and as they were.
+    fn deal(&self, schemas: &Schemas, batch: &RecordBatch, received: ReceiveTime) -> Result<(Vec<Append>, Vec<Dealt>)> {
+        let free = lock(&self.writers).pop();
+        let mut writer = match free {
+            Some(writer) => writer,
+            None => StreamWriter::new(schemas, Arc::clone(&self.input), self.input.stream.clone(), self.n_partitions)?,
+        };
+        let dealt = writer.deal(batch, received);
+        let mut writers = lock(&self.writers);
+        if writers.len() < WRITERS_KEPT_MAX {
+            writers.push(writer);
+        }
+        dealt
+    }
 }
 
 impl Ingest for LogIngest {
@@ -131,7 +163,7 @@ impl Inner {
             ContentKind::Avro => Format::Avro,
         };
         let decoded = decode::decode(&door.decode, format, &request.body, request.received);
-        let dealt = lock(&door.writer).deal(&decoded.batch, request.received).map_err(|e| internal(&format!("{e:#}")))?;
+        let dealt = door.deal(&self.schemas, &decoded.batch, request.received).map_err(|e| internal(&format!("{e:#}")))?;
         self.commit(request, format, &decoded, dealt, filed)
     }
 

@@ -16,6 +16,9 @@ const BATCH_ROWS: usize = 32_768;
 /// How often files are flushed, merged and dropped when they are due.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(500);
 
+/// How long rows gather at the end of the log before they are taken: live clients, who wait for each commit, are woken by the same one.
+const GATHER_FOR: Duration = Duration::from_millis(20);
+
 pub struct Archivist {
     log: Arc<dyn Log>,
     history: Arc<History>,
@@ -40,8 +43,8 @@ impl Archivist {
                 }
                 housekept = Instant::now();
             }
-            if moved == 0 {
-                watch.wait(HOUSEKEEPING_EVERY);
+            if moved == 0 && watch.wait(HOUSEKEEPING_EVERY) {
+                stop.wait(GATHER_FOR);
             }
         }
         // Without room for it, what is in memory is read from the log again.
