@@ -50,9 +50,11 @@ pub fn good(format: Format, bytes: &[u8]) -> Decoded {
     decoded
 }
 
+static BATCH: LazyLock<RecordBatch> = LazyLock::new(|| good(Format::Csv, CSV.as_bytes()).batch);
+
 /// Four rows with every type, nulls and extremes.
 pub fn batch() -> RecordBatch {
-    good(Format::Csv, CSV.as_bytes()).batch
+    BATCH.clone()
 }
 
 pub fn rows(schema: &Arc<StreamSchema>, base: u64, batch: RecordBatch) -> Rows {

@@ -2,12 +2,22 @@
 
 use super::ingest::avro_messages;
 use crate::trades::{SCHEMA, batch};
+use arrow::array::RecordBatch;
 use mulgil_model::avro::{HEADER_BYTES, RowDecoder, RowEncoder, WireSchema};
+use std::sync::LazyLock;
+
+static WIRE: LazyLock<WireSchema> = LazyLock::new(|| WireSchema::of(&SCHEMA));
+
+/// A row, and how it is written.
+static GOOD: LazyLock<(RecordBatch, Vec<u8>)> = LazyLock::new(|| {
+    let row = batch().slice(0, 1);
+    let written = avro_messages(&row);
+    (row, written)
+});
 
 /// One message's body behind a good header. What is read must be written as a message that reads the same.
 pub fn run(input: &[u8]) {
-    let wire = WireSchema::of(&SCHEMA);
-    let message: Vec<u8> = [&[0], &wire.id.to_be_bytes()[..], input].concat();
+    let message: Vec<u8> = [&[0], &WIRE.id.to_be_bytes()[..], input].concat();
     let mut decoder = RowDecoder::new(SCHEMA.clone(), &[]).expect("the stream's own schema can be read");
     match decoder.decode([message.as_slice()]) {
         Ok(rows) => {
@@ -20,8 +30,8 @@ pub fn run(input: &[u8]) {
         }
         Err(e) => assert!(!e.to_string().is_empty()),
     }
-    let good = avro_messages(&batch().slice(0, 1));
-    assert_eq!(decoder.decode([good.as_slice()]).expect("the decoder lives on"), batch().slice(0, 1));
+    let (row, written) = &*GOOD;
+    assert_eq!(&decoder.decode([written.as_slice()]).expect("the decoder lives on"), row);
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {

@@ -3,6 +3,7 @@
 mod captured;
 mod codec;
 mod config;
+mod debezium;
 mod file;
 mod history;
 mod idempotency;
@@ -35,7 +36,7 @@ const fn of(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> 
 }
 
 /// Every target. The name is what `cargo xtask fuzz` takes, and that of its folders.
-pub const TARGETS: [Target; 31] = [
+pub const TARGETS: [Target; 33] = [
     of("json", ingest::json, ingest::json_seeds),
     of("ndjson", ingest::ndjson, ingest::ndjson_seeds),
     of("csv", ingest::csv, ingest::csv_seeds),
@@ -62,11 +63,13 @@ pub const TARGETS: [Target; 31] = [
     Target { base_bytes: 64 * MIB, ..of("mysql_binlog", mysql_binlog::run, mysql_binlog::seeds) },
     of("mysql_gtid", mysql::gtid, mysql::gtid_seeds),
     of("mysql_json", mysql::json, mysql::json_seeds),
+    of("mysql_ddl", mysql::ddl, mysql::ddl_seeds),
     Target { base_bytes: 16 * MIB, ..of("postgres_server", postgres::server, postgres::server_seeds) },
     of("postgres_messages", postgres::messages, postgres::messages_seeds),
     of("postgres_values", postgres::values, postgres::values_seeds),
     of("change", captured::change, captured::change_seeds),
     of("change_schema", captured::schema, captured::schema_seeds),
+    of("debezium", debezium::run, debezium::seeds),
 ];
 
 pub fn target(name: &str) -> Option<&'static Target> {

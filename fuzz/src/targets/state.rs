@@ -24,6 +24,9 @@ const SECOND: i64 = 1_000_000;
 
 static INPUT: LazyLock<Arc<StreamSchema>> = LazyLock::new(|| Arc::new(SCHEMA.renamed(topic("trades.in"))));
 
+/// The name of the operator of rules, with which the keys of its entries begin.
+const RULES: &str = "rules";
+
 fn summary(name: &str, window: WindowSpec) -> Box<dyn Operator> {
     let functions = [
         ("n", Function::Count, None),
@@ -51,37 +54,42 @@ fn summary(name: &str, window: WindowSpec) -> Box<dyn Operator> {
     Box::new(SummaryOperator::new(&spec).expect("the summary is valid"))
 }
 
-fn operators() -> Vec<Box<dyn Operator>> {
+/// Rules are SQL, and slow to compile: they are there where something is kept for them.
+fn operators(with_rules: bool) -> Vec<Box<dyn Operator>> {
     let intervals = ["10s", "1d"].map(|text| Interval::parse(text).expect("invariant: the interval is valid"));
     let mut bars = BarsSpec::new(INPUT.clone(), intervals.to_vec());
     bars.stream = topic("trades");
-    let (features, rules) = super::rules::specs(super::rules::RULES).expect("the rules are valid");
-    let options = RulesOptions { hot_keys_max: 2, ..RulesOptions::default() };
-    let rules = RulesOperator::new("rules", INPUT.clone(), &features, &rules, options).expect("the rules are valid");
     let pumps: DetectorConfig =
         toml::from_str("name = \"pumps\"\ntype = \"rush_order\"\nstream = \"trades.in\"").expect("the detector is valid");
-    vec![
+    let mut operators: Vec<Box<dyn Operator>> = vec![
         Box::new(BarsOperator::new(&bars).expect("the bars are valid")),
         summary("tumbling", WindowSpec::Tumbling { interval: "1m".into(), zone: "Asia/Kolkata".into() }),
         summary("hopping", WindowSpec::Hopping { size_us: 25 * SECOND, hop_us: 10 * SECOND }),
         summary("session", WindowSpec::Session { gap_us: 10 * SECOND }),
         summary("sliding", WindowSpec::Sliding { range_us: 10 * SECOND }),
-        Box::new(rules),
         detectors::build(&pumps, &INPUT).expect("the detector is valid"),
-    ]
+    ];
+    if with_rules {
+        let (features, rules) = super::rules::specs(super::rules::RULES).expect("the rules are valid");
+        let options = RulesOptions { hot_keys_max: 2, ..RulesOptions::default() };
+        operators.push(Box::new(RulesOperator::new(RULES, INPUT.clone(), &features, &rules, options).expect("the rules are valid")));
+    }
+    operators
 }
 
-fn open(store: &SharedMemStore) -> Result<Shard, EngineError> {
+fn open(store: &SharedMemStore, with_rules: bool) -> Result<Shard, EngineError> {
     let dedupe = DedupeSpec { columns: vec!["trade_id".into()], horizon_us: 60 * SECOND, n_max: 10, output: SCHEMA.clone() };
     let spec = ShardSpec { schema: INPUT.clone(), partition: Partition(0), out_of_orderness_us: 5 * SECOND, dedupe: Some(dedupe) };
-    Shard::open(spec, operators(), Box::new(store.clone()))
+    Shard::open(spec, operators(with_rules), Box::new(store.clone()))
 }
 
 /// A store of any entries: an error that says which, or a shard that works on and leaves a state that it can read.
 pub fn run(input: &[u8]) {
     let store = SharedMemStore::default();
-    store.apply(Snapshot { entries: entries(input) });
-    let mut shard = match open(&store) {
+    let entries = entries(input);
+    let with_rules = entries.iter().any(|(key, _)| key.starts_with(RULES.as_bytes()));
+    store.apply(Snapshot { entries });
+    let mut shard = match open(&store, with_rules) {
         Ok(shard) => shard,
         Err(e) => return told(&e),
     };
@@ -94,7 +102,7 @@ pub fn run(input: &[u8]) {
     }
     assert!(shard.position() >= position, "the position went backwards");
     store.apply(shard.snapshot());
-    match open(&store) {
+    match open(&store, with_rules) {
         Ok(again) => assert_eq!((again.position(), again.watermark()), (shard.position(), shard.watermark())),
         Err(e) => told(&e),
     }
@@ -128,7 +136,7 @@ fn bytes_of(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 /// The state after some trades, with windows open.
 fn kept() -> Vec<(Vec<u8>, Vec<u8>)> {
     let store = SharedMemStore::default();
-    let mut shard = open(&store).expect("an empty store is a new shard");
+    let mut shard = open(&store, true).expect("an empty store is a new shard");
     let more = CSV.replace("t-1", "t-2").replace("09:00:00", "09:00:07");
     for (n, text) in [CSV, &more].into_iter().enumerate() {
         let rows = rows(&INPUT, 4 * n as u64, good(Format::Csv, text.as_bytes()).batch);
@@ -158,7 +166,7 @@ pub fn key_state(input: &[u8]) {
 }
 
 pub fn key_state_seeds() -> Vec<Vec<u8>> {
-    let of_rules = |entry: &&(Vec<u8>, Vec<u8>)| entry.0.starts_with(b"rules");
+    let of_rules = |entry: &&(Vec<u8>, Vec<u8>)| entry.0.starts_with(RULES.as_bytes());
     let mut seeds: Vec<Vec<u8>> = kept().iter().filter(of_rules).map(|(_, value)| value.clone()).collect();
     seeds.sort();
     assert!(!seeds.is_empty() && RECEIVED.0 > 0, "the rules kept something");

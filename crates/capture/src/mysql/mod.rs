@@ -6,6 +6,7 @@
 //! ```
 
 pub mod binlog;
+pub mod ddl;
 pub mod gtid;
 pub mod settings;
 pub mod wire;
@@ -13,7 +14,6 @@ pub mod wire;
 mod assembler;
 mod catalog;
 mod check;
-mod ddl;
 mod open;
 mod place;
 mod prepared;
