@@ -26,6 +26,7 @@ use crate::segment;
 use crate::tail::{Group, SegmentStart, Tail};
 use crate::ticket::Ticket;
 use crate::view::Active;
+use crate::watch::Bell;
 use crate::writer::{WriteError, Writer};
 use crate::{Commit, Durability, LogError, LogResult, Stats};
 
@@ -77,6 +78,15 @@ impl Seat {
     fn settle(&self, outcome: LogResult<()>) {
         self.outcome.set(outcome).expect("invariant: a group is settled once");
         self.changed.notify_all();
+    }
+}
+
+/// A group was written: rings for those who read. Not under the lock of the queue.
+struct News<'a>(&'a Bell);
+
+impl Drop for News<'_> {
+    fn drop(&mut self) {
+        self.0.ring();
     }
 }
 
@@ -162,7 +172,7 @@ impl Committer {
             if queue.in_flight.is_some() {
                 self.taken.wait(&mut queue);
             } else {
-                MutexGuard::unlocked(&mut queue, || self.lead());
+                MutexGuard::unlocked(&mut queue, || drop(self.lead()));
             }
         }
     }
@@ -181,20 +191,27 @@ impl Committer {
     /// Returns when all that was begun so far is on disk, or has failed.
     pub fn settle_all(&self) -> LogResult<()> {
         let newest = self.queue.lock().newest();
-        newest.map_or(Ok(()), |seat| self.settle(&seat))
+        newest.map_or(Ok(()), |seat| self.settle(&seat, || ()))
     }
 
-    /// Returns when the group of `seat` is on disk, or has failed; leads if nobody does.
-    pub fn settle(&self, seat: &Seat) -> LogResult<()> {
+    /// Returns when the group of `seat` is on disk, or has failed; leads if nobody does. `first` is done as soon as it is on disk: before readers
+    /// are woken, who may take this thread's place on its core.
+    pub fn settle(&self, seat: &Seat, first: impl FnOnce()) -> LogResult<()> {
         let mut queue = self.queue.lock();
+        let mut news = None;
         loop {
             if let Some(outcome) = seat.outcome() {
+                drop(queue);
+                if outcome.is_ok() {
+                    first();
+                }
+                drop(news);
                 return outcome.clone();
             }
             if queue.in_flight.is_some() {
                 seat.changed.wait(&mut queue);
             } else {
-                MutexGuard::unlocked(&mut queue, || self.lead());
+                MutexGuard::unlocked(&mut queue, || news = self.lead());
             }
         }
     }
@@ -207,14 +224,14 @@ impl Committer {
         let has_work = !is_idle(&mut queue);
         drop(queue);
         if has_work {
-            self.lead();
+            drop(self.lead());
         }
         has_work
     }
 
-    /// Takes up the open group, unless another thread is at work or there is none.
-    fn lead(&self) {
-        let Some(mut group) = self.take_up() else { return };
+    /// Takes up the open group, unless another thread is at work or there is none. Readers are woken when the answer is dropped.
+    fn lead(&self) -> Option<News<'_>> {
+        let mut group = self.take_up()?;
         let mut writer = self.writer.lock();
         let result = self.write(&mut writer, &mut group);
         let mut queue = self.queue.lock();
@@ -233,6 +250,7 @@ impl Committer {
         }
         // Within the lock, so that whoever is told of a failure finds no ticket but those that are held.
         drop(seat);
+        Some(News(&self.shared.bell))
     }
 
     fn take_up(&self) -> Option<Group> {
@@ -285,7 +303,6 @@ impl Committer {
             stats.unsynced_bytes = writer.position - writer.synced;
         }
         self.shared.view.write().apply(staged, group.frames.len() as u64);
-        self.shared.bell.ring();
         Ok(())
     }
 

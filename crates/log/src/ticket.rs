@@ -35,8 +35,14 @@ impl Ticket {
     /// Blocks until the commit is durable (or, with relaxed durability, written), for about one disk sync. Writes and syncs itself when
     /// no other thread does.
     pub fn wait(self) -> LogResult<Committed> {
-        if let Some((committer, seat)) = &self.pending {
-            committer.settle(seat)?;
+        self.wait_and(|_| ())
+    }
+
+    /// The same, with something short to do as soon as it is durable: before readers are woken, if this thread wrote it.
+    pub fn wait_and(self, first: impl FnOnce(&Committed)) -> LogResult<Committed> {
+        match &self.pending {
+            Some((committer, seat)) => committer.settle(seat, || first(&self.committed))?,
+            None => first(&self.committed),
         }
         Ok(self.committed)
     }

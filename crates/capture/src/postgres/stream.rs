@@ -343,7 +343,13 @@ impl PostgresSource {
         let is_caring = self.care.is_some();
         let care = &mut self.care;
         if let Some(gather) = self.settings.gather.filter(|_| !self.decoder.is_between()) {
-            gather();
+            // What the server's side had kept back until the last read comes at once: a turn of the runtime finds it.
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                read = self.connection.readable() => return Woken::Read(read),
+                () = std::future::ready(()) => gather(),
+            }
         }
         tokio::select! {
             biased;

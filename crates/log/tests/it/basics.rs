@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::expect;
-use mulgil_disk::{MemDisk, RealDisk};
+use mulgil_disk::{Crash, MemDisk, RealDisk};
 use mulgil_log::*;
 use mulgil_model::ids::Offset;
 use mulgil_model::position::Position;
@@ -190,6 +190,27 @@ fn many_small_segments_read_like_one() {
         }
         journal = open_with(config.clone(), &disk).0;
     }
+}
+
+#[test]
+fn what_is_done_first_is_done_when_a_commit_is_durable_and_before_readers_are_woken() {
+    let (journal, _) = open(&MemDisk::new(1));
+    let (mut watch, mut n_found) = (journal.watch(), None);
+    let ticket = journal.begin(append(&at("trades", 0), &["a"])).unwrap();
+    let first = |committed: &Committed| {
+        let chunk = journal.read(&at("trades", 0), committed.base_offsets[0], ReadLimit::records(10)).unwrap();
+        n_found = Some((chunk.len(), watch.wait(Duration::ZERO)));
+    };
+    ticket.wait_and(first).unwrap();
+    assert_eq!(n_found, Some((1, false)));
+    assert!(watch.wait(Duration::ZERO));
+
+    // Of one that has failed nothing is done.
+    let disk = MemDisk::new(1);
+    let (journal, _) = open(&disk);
+    let ticket = journal.begin(append(&at("trades", 0), &["a"])).unwrap();
+    disk.stop(Crash::DropUnsynced);
+    assert!(ticket.wait_and(|_| panic!("it is not durable")).is_err());
 }
 
 #[test]

@@ -144,14 +144,14 @@ impl Notes {
         Ok(Begun { source: source.to_owned(), ticket, position: resume.position, whole })
     }
 
-    /// Blocks until the commit is durable, and gives the position that it reaches.
-    pub fn wait(&self, begun: Begun) -> LogResult<(Position, Committed)> {
-        let result = begun.ticket.wait();
+    /// Blocks until the commit is durable, and gives the position that it reaches. `first` is done before readers are woken, where possible.
+    pub fn wait(&self, begun: Begun, first: impl FnOnce(&Committed)) -> LogResult<Position> {
+        let result = begun.ticket.wait_and(first);
         if let Some(kept) = self.kept().sources.get_mut(&begun.source) {
             kept.n_in_flight = kept.n_in_flight.saturating_sub(1);
             kept.whole = begun.whole.filter(|_| result.is_ok()).or(kept.whole);
         }
-        result.map(|committed| (begun.position, committed))
+        result.map(|_| begun.position)
     }
 
     /// Reads again what is durable.
@@ -341,7 +341,7 @@ mod tests {
     fn commit(notes: &Notes, source: &str, at: u64, said: Value) {
         let resume = Resume { position: Position::new(at, 0), notes: said };
         let begun = notes.begin(source, resume, Commit::default()).unwrap();
-        notes.wait(begun).unwrap();
+        notes.wait(begun, |_| ()).unwrap();
     }
 
     #[test]

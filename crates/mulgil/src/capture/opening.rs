@@ -17,6 +17,9 @@ use std::time::Duration;
 const HEARTBEATS_MISSED_MAX: u32 = 6;
 const SILENCE_MIN: Duration = Duration::from_secs(10);
 
+/// In which PostgreSQL sends some ten rows of a transaction: so many come with one waking, on both sides. Its last row waits half of it.
+const GATHERED: Duration = Duration::from_micros(100);
+
 /// Opens it anew each time: the address may have changed since (a file that is rotated).
 pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
     let (plan, dir) = (plan.clone(), dir.to_owned());
@@ -67,6 +70,8 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             settings.silence = plan.heartbeat.map_or(settings.silence, silence);
             settings.signal_table.clone_from(&plan.signals);
             settings.mode = plan.snapshot;
+            // On the thread that the source has for itself.
+            settings.gather = Some(|| std::thread::sleep(GATHERED));
             Settings::Postgres(settings)
         }
         Database::Mysql { server_id, gtid, on_stale } => {

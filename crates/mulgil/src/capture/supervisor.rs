@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! capture-NAME          open ─▶ next ─▶ batch ─┐        (an async runtime of its own: the source's connections live here)
-//! capture-NAME-write    encode, begin ◀────────┘─▶ commit on its way ─┐
-//! capture-NAME-sync     wait until it is durable ◀────────────────────┘─▶ acknowledge
+//! write-NAME            encode, begin ◀────────┘─▶ commit on its way ─┐
+//! sync-NAME             wait until it is durable ◀────────────────────┘─▶ acknowledge
 //! ```
+//! A commit behind which nothing waits is waited for where it was begun.
 //!
 //! Three threads, so that reading the database, encoding, and waiting for the disk do not wait for each other. A source that fails stops
 //! nobody else; only a broken log ends the process.
@@ -16,15 +17,16 @@ use crate::pipeline::stop::Stop;
 use anyhow::{Context, Result, anyhow};
 use mulgil_capture::change::{Batch, Resume};
 use mulgil_capture::source::{Health, Link, Phase, SnapshotRequest, Source, SourceError, SourceErrorKind};
-use mulgil_log::{Clock, LogError};
+use mulgil_log::{Clock, LogError, LogResult};
 use mulgil_model::position::Position;
 use mulgil_model::time::ReceiveTime;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as threads;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Batches that are read and not encoded yet.
@@ -237,7 +239,7 @@ impl Supervisor {
                 Err(error) => return End::Failed(error),
             };
             tokio::select! {
-                sent = batches.send(batch) => if sent.is_err() { return End::Stopped },
+                sent = batches.send((batch, Instant::now())) => if sent.is_err() { return End::Stopped },
                 () = failed.notified() => return End::Stopped,
                 () = stop.wait_async() => return End::Stopped,
             }
@@ -268,11 +270,32 @@ struct OnItsWay {
     begun: Begun,
     dealt: Vec<Dealt>,
     n_changes: u64,
+    steps: Steps,
 }
+
+/// When a batch came from its source, when the writer took it up, and when its commit was begun.
+#[derive(Clone, Copy)]
+struct Steps {
+    read: Instant,
+    taken: Instant,
+    begun: Instant,
+}
+
+impl Steps {
+    /// With the time of the log line it tells `cargo xtask bench` when changes were durable, and how long each step to there took.
+    fn say(self, n_changes: u64) {
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        let (handed_us, encode_us, disk_us) = (us(self.read, self.taken), us(self.taken, self.begun), us(self.begun, Instant::now()));
+        tracing::trace!(n_changes, handed_us, encode_us, disk_us, "durable");
+    }
+}
+
+/// A batch, and when it was read.
+type Read = (Batch, Instant);
 
 /// The two threads behind one run of a source.
 struct Commits {
-    batches: Option<mpsc::Sender<Batch>>,
+    batches: Option<mpsc::Sender<Read>>,
     write: JoinHandle<Result<()>>,
     sync: JoinHandle<Result<()>>,
 }
@@ -282,16 +305,23 @@ impl Commits {
     fn start(of: &Supervisor, durable: watch::Sender<Position>, failed: &Arc<Notify>) -> Result<Self> {
         let (batches, read) = mpsc::channel(BATCHES_READ_MAX);
         let (on_their_way, begun) = threads::sync_channel(COMMITS_IN_FLIGHT_MAX);
+        let acknowledge = Arc::new(Acknowledge {
+            notes: Arc::clone(&of.notes),
+            recent: Arc::clone(&of.recent),
+            status: Arc::clone(&of.status),
+            durable,
+            n_handed: AtomicUsize::new(0),
+        });
         let write = Write {
             name: of.name.clone(),
             notes: Arc::clone(&of.notes),
             writer: Arc::clone(&of.writer),
             clock: Arc::clone(&of.clock),
             on_their_way,
+            acknowledge: Arc::clone(&acknowledge),
         };
-        let (notes, recent, status) = (Arc::clone(&of.notes), Arc::clone(&of.recent), Arc::clone(&of.status));
-        let write = spawn(&of.name, "write", failed, move || write.run(read))?;
-        let sync = spawn(&of.name, "sync", failed, move || sync(&begun, &notes, &recent, &status, &durable))?;
+        let (write, told) = (spawn(&of.name, "write", failed, move || write.run(read))?, Arc::clone(failed));
+        let sync = spawn(&of.name, "sync", failed, move || acknowledge.run(&begun, &told))?;
         Ok(Self { batches: Some(batches), write, sync })
     }
 
@@ -320,7 +350,8 @@ fn spawn(
         }
         result
     };
-    let name = format!("capture-{source}-{part}");
+    // Linux keeps fifteen letters of it.
+    let name = format!("{part}-{source}");
     std::thread::Builder::new().name(name).spawn(body).context("cannot start a thread")
 }
 
@@ -331,19 +362,29 @@ struct Write {
     writer: Arc<Mutex<ChangeWriter>>,
     clock: Clock,
     on_their_way: threads::SyncSender<OnItsWay>,
+    acknowledge: Arc<Acknowledge>,
 }
 
 impl Write {
-    fn run(self, mut batches: mpsc::Receiver<Batch>) -> Result<()> {
+    fn run(self, mut batches: mpsc::Receiver<Read>) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Batch { changes, resume }) = batches.blocking_recv() {
+        while let Some((Batch { changes, resume }, read)) = batches.blocking_recv() {
+            let taken = Instant::now();
             mulgil_disk::failpoint::here("capture.batch-read");
             let n_changes = changes.len() as u64;
             let (commit, dealt) = writer.commit_of(changes, ReceiveTime((self.clock)().0))?;
             mulgil_disk::failpoint::here("capture.before-commit");
             let begun = self.notes.begin(&self.name, resume, commit)?;
             mulgil_disk::failpoint::here("capture.commit-begun");
-            if self.on_their_way.send(OnItsWay { begun, dealt, n_changes }).is_err() {
+            let steps = Steps { read, taken, begun: Instant::now() };
+            let on_its_way = OnItsWay { begun, dealt, n_changes, steps };
+            // Where nothing waits behind it, another thread would only be one more to wake.
+            if batches.is_empty() && self.acknowledge.n_handed.load(Ordering::Acquire) == 0 {
+                self.acknowledge.wait(on_its_way)?;
+                continue;
+            }
+            self.acknowledge.n_handed.fetch_add(1, Ordering::AcqRel);
+            if self.on_their_way.send(on_its_way).is_err() {
                 return Ok(());
             }
         }
@@ -351,37 +392,49 @@ impl Write {
     }
 }
 
-/// Waits for the disk and lets the source acknowledge. After an error it waits for the commits behind it too: they fail with it.
-fn sync(
-    begun: &threads::Receiver<OnItsWay>,
-    notes: &Notes,
-    recent: &Recent,
-    status: &Status,
-    durable: &watch::Sender<Position>,
-) -> Result<()> {
-    let mut first_error = None;
-    for on_its_way in begun {
-        match notes.wait(on_its_way.begun) {
-            Ok((position, committed)) if first_error.is_none() => {
-                // With the time of the log line it tells `cargo xtask bench` when changes were durable.
-                tracing::trace!(n_changes = on_its_way.n_changes, "durable");
-                recent.keep(on_its_way.dealt, &committed);
-                mulgil_disk::failpoint::here("capture.after-commit");
-                let mut seen = status.lock();
-                seen.durable = Some(position);
-                seen.n_changes += on_its_way.n_changes;
-                seen.n_commits += 1;
-                drop(seen);
-                durable.send_replace(position);
-                mulgil_disk::failpoint::here("capture.acknowledged");
+/// Waits for the disk and lets the source acknowledge.
+struct Acknowledge {
+    notes: Arc<Notes>,
+    recent: Arc<Recent>,
+    status: Arc<Status>,
+    durable: watch::Sender<Position>,
+    /// Commits that the thread which waits was handed and that have not come back.
+    n_handed: AtomicUsize,
+}
+
+impl Acknowledge {
+    /// After an error, of which the reader is told at once, it waits for the commits behind it too: they fail with it.
+    fn run(&self, begun: &threads::Receiver<OnItsWay>, failed: &Notify) -> Result<()> {
+        let mut first_error = None;
+        for on_its_way in begun {
+            if first_error.is_some() {
+                // What it says is known; only its place is given up.
+                drop(self.notes.wait(on_its_way.begun, |_| ()));
+            } else if let Err(error) = self.wait(on_its_way) {
+                failed.notify_one();
+                first_error = Some(error);
             }
-            Ok(_) => {}
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
+            self.n_handed.fetch_sub(1, Ordering::AcqRel);
         }
+        first_error.map_or(Ok(()), |error| Err(error.into()))
     }
-    first_error.map_or(Ok(()), |error| Err(error.into()))
+
+    fn wait(&self, OnItsWay { begun, dealt, n_changes, steps }: OnItsWay) -> LogResult<()> {
+        let position = self.notes.wait(begun, |committed| {
+            steps.say(n_changes);
+            // Before readers look for them.
+            self.recent.keep(dealt, committed);
+        })?;
+        mulgil_disk::failpoint::here("capture.after-commit");
+        let mut seen = self.status.lock();
+        seen.durable = Some(position);
+        seen.n_changes += n_changes;
+        seen.n_commits += 1;
+        drop(seen);
+        self.durable.send_replace(position);
+        mulgil_disk::failpoint::here("capture.acknowledged");
+        Ok(())
+    }
 }
 
 #[cfg(test)]
