@@ -57,6 +57,8 @@ struct Durable {
     /// Microseconds of the day.
     at_us: i64,
     n_changes: u64,
+    /// Since the source had read it: handed over, encoded, written and synced.
+    own_us: i64,
 }
 
 const DAY_US: i64 = 86_400_000_000;
@@ -115,17 +117,20 @@ impl Capture {
     }
 }
 
-/// `2026-11-22T07:34:40.123456Z TRACE durable n_changes=8192`, as `mulgil::capture::supervisor` says it.
+/// `2026-11-22T07:34:40.123456Z TRACE durable n_changes=8192 handed_us=10 encode_us=2000 disk_us=300`, as `mulgil::capture::supervisor` says it.
 fn durable(line: &str) -> Option<Durable> {
     let (time, rest) = line.split_once(' ')?;
-    let n_changes = rest.split_once("durable n_changes=")?.1.trim().parse().ok()?;
+    let words = rest.split_once(" durable ")?.1;
+    let field = |name: &str| words.split(' ').find_map(|word| word.trim().strip_prefix(name)?.strip_prefix('=')?.parse::<i64>().ok());
+    let n_changes = u64::try_from(field("n_changes")?).ok()?;
+    let own_us = field("handed_us")? + field("encode_us")? + field("disk_us")?;
     let clock = time.split_once('T')?.1.strip_suffix('Z')?;
     let (clock, micros) = clock.split_once('.')?;
     let mut seconds = 0;
     for part in clock.split(':') {
         seconds = seconds * 60 + part.parse::<i64>().ok()?;
     }
-    Some(Durable { at_us: seconds * 1_000_000 + format!("{micros:0<6}").parse::<i64>().ok()?, n_changes })
+    Some(Durable { at_us: seconds * 1_000_000 + format!("{micros:0<6}").parse::<i64>().ok()?, n_changes, own_us })
 }
 
 /// From one instant of the day to the next such one; a little backwards is negative.
@@ -156,9 +161,15 @@ mod tests {
 
     #[test]
     fn a_line_says_when_changes_were_durable() {
-        let line = "2026-11-22T07:34:40.123456Z TRACE durable n_changes=8192";
-        assert_eq!(durable(line), Some(Durable { at_us: ((7 * 60 + 34) * 60 + 40) * 1_000_000 + 123_456, n_changes: 8192 }));
-        for other in ["mulgil 0.1.0 · data in data", "2026-11-22T07:34:40.123456Z  WARN durable", ""] {
+        let line = "2026-11-22T07:34:40.123456Z TRACE durable n_changes=8192 handed_us=10 encode_us=2000 disk_us=300";
+        let at_us = ((7 * 60 + 34) * 60 + 40) * 1_000_000 + 123_456;
+        assert_eq!(durable(line), Some(Durable { at_us, n_changes: 8192, own_us: 2_310 }));
+        for other in [
+            "mulgil 0.1.0 · data in data",
+            "2026-11-22T07:34:40.123456Z  WARN durable",
+            "2026-11-22T07:34:40.123456Z TRACE durable n_changes=1",
+            "",
+        ] {
             assert_eq!(durable(other), None, "{other}");
         }
     }

@@ -102,9 +102,20 @@ impl Server {
     /// Processor time that it has used, in seconds (proc(5), `/proc/PID/stat`: user and system time, in hundredths).
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("read the server's processor time")?;
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
-        Ok(ticks.iter().sum::<f64>() / 100.0)
+        Ok(seconds_of(&stat))
+    }
+
+    /// The same of its threads whose name begins so.
+    pub fn thread_seconds(&self, name: &str) -> Result<f64> {
+        let mut seconds = 0.0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid())).context("list the server's threads")? {
+            // A thread that has ended meanwhile used nothing worth counting.
+            let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            if stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with(name)) {
+                seconds += seconds_of(&stat);
+            }
+        }
+        Ok(seconds)
     }
 
     /// Lets [`Self::peak_mb`] begin anew (proc(5), `/proc/PID/clear_refs`).
@@ -175,4 +186,11 @@ impl Drop for Bare {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// User and system time of a line of `/proc/…/stat`.
+fn seconds_of(stat: &str) -> f64 {
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+    ticks.iter().sum::<f64>() / 100.0
 }

@@ -58,6 +58,8 @@ struct Seconds {
     reference: Vec<f64>,
     ours: Vec<f64>,
     cpu: Vec<f64>,
+    /// Of the thread that reads from the socket and decodes, and does nothing else.
+    read: Vec<f64>,
 }
 
 impl Backlog {
@@ -85,13 +87,14 @@ impl Backlog {
         let mut seconds = Seconds::default();
         for _ in 0..bench.n_runs.min(RUNS_MAX) {
             seconds.reference.push(self.reference()?);
-            let (ours, cpu) = self.ours(bench)?;
+            let [ours, cpu, read] = self.ours(bench)?;
             seconds.ours.push(ours);
             seconds.cpu.push(cpu);
+            seconds.read.push(read);
         }
         let n_rows = self.n_rows as f64;
         let rate = |seconds: Vec<f64>| Runs::new(seconds).context("no runs").map(|runs| runs.map(|s| n_rows / s));
-        let (reference, ours, cpu) = (rate(seconds.reference)?, rate(seconds.ours)?, rate(seconds.cpu)?);
+        let (reference, ours, cpu, read) = (rate(seconds.reference)?, rate(seconds.ours)?, rate(seconds.cpu)?, rate(seconds.read)?);
         let tool = match self.database.kind {
             Kind::Postgres => "pg_recvlogical",
             Kind::MariaDb => "mariadb-binlog",
@@ -102,9 +105,10 @@ impl Backlog {
         };
         let mut note = format!(
             "{} rows in transactions of {ROWS_PER_TRANSACTION}; from the start of the process; {:.0} rows per second of mulgil's processor \
-             time; beside the capture: {beside}",
+             time, {:.0} per second of the thread that receives and decodes; beside the capture: {beside}",
             self.n_rows,
             cpu.median(),
+            read.median(),
         );
         if let Some(place) = &self.place {
             note += &self.other_ways(place)?;
@@ -139,8 +143,8 @@ impl Backlog {
         ))
     }
 
-    /// Wall-clock and processor time of a fresh copy of what was begun.
-    fn ours(&self, bench: &Bench) -> Result<(f64, f64)> {
+    /// Wall-clock and processor time of a fresh copy of what was begun, and the processor time of its reading thread.
+    fn ours(&self, bench: &Bench) -> Result<[f64; 3]> {
         if self.place.is_none() {
             self.database.copy_slot(KEPT, SLOT)?;
         }
@@ -148,10 +152,10 @@ impl Backlog {
         process::read(process::command("cp").arg("--archive").arg(&self.begun.data).arg(&workload.data))?;
         let capture = Capture::start(&workload, &self.database)?;
         let durable = capture.until_durable(self.n_rows)?;
-        let (seconds, cpu) = (capture.seconds_until(&durable)?, capture.server.cpu_seconds()?);
+        let seconds = [capture.seconds_until(&durable)?, capture.server.cpu_seconds()?, capture.server.thread_seconds("capture-")?];
         capture.server.kill()?;
         verify(&workload, &self.database, self.consumers)?;
-        Ok((seconds, cpu))
+        Ok(seconds)
     }
 }
 
