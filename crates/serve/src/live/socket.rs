@@ -551,7 +551,7 @@ fn write_list(out: &mut String, selections: &[Selection]) {
 /// How long a client waits between two pulls: the more clients, the more rows each gets at a time. A few are served with every commit,
 /// because a timer of milliseconds is longer than the commit itself.
 pub fn pace(n_clients: usize) -> Duration {
-    const PER_CLIENT: Duration = Duration::from_micros(25);
+    const PER_CLIENT: Duration = Duration::from_micros(20);
     const AT_ONCE_MAX: usize = 16;
     if n_clients <= AT_ONCE_MAX {
         return Duration::ZERO;
@@ -566,6 +566,6 @@ mod tests {
 
     #[test]
     fn pace_is_bounded() {
-        assert_eq!([0, 16, 17, 100, 1000, 1_000_000].map(|n| pace(n).as_micros()), [0, 0, 1_000, 2_500, 25_000, 40_000]);
+        assert_eq!([0, 16, 17, 100, 1000, 1_000_000].map(|n| pace(n).as_micros()), [0, 0, 1_000, 2_000, 20_000, 40_000]);
     }
 }
