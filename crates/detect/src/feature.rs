@@ -143,8 +143,8 @@ impl Feature {
     pub fn fresh(&self) -> FeatureState {
         let body = match self.aggregate {
             Aggregate::Count => Body::Count(Cells::default()),
-            Aggregate::Sum | Aggregate::Avg | Aggregate::Ratio => Body::Sum(Cells::default()),
-            Aggregate::Stddev | Aggregate::Zscore => Body::Squares(Cells::default()),
+            Aggregate::Sum | Aggregate::Avg | Aggregate::Ratio => Body::Sum(Box::default()),
+            Aggregate::Stddev | Aggregate::Zscore => Body::Squares(Box::default()),
             Aggregate::Min | Aggregate::Max => Body::Extreme(Extreme::default()),
             Aggregate::Distinct | Aggregate::FirstSeen => Body::Values(Values::default()),
             Aggregate::Ewma(_) => Body::Ewma(Ewma::default()),
@@ -390,8 +390,9 @@ pub struct FeatureState {
 #[derive(Debug, Clone, PartialEq)]
 enum Body {
     Count(Cells<()>),
-    Sum(Cells<Sum>),
-    Squares(Cells<Squares>),
+    /// Boxed, as these are several times as large as the others.
+    Sum(Box<Cells<Sum>>),
+    Squares(Box<Cells<Squares>>),
     Extreme(Extreme),
     Values(Values),
     Ewma(Ewma),
@@ -447,8 +448,8 @@ impl FeatureState {
         let body = &mut Fields::part(bytes.bytes()?);
         let state = match tag {
             0 => Body::Count(Cells::read(body)?),
-            1 => Body::Sum(Cells::read(body)?),
-            2 => Body::Squares(Cells::read(body)?),
+            1 => Body::Sum(Box::new(Cells::read(body)?)),
+            2 => Body::Squares(Box::new(Cells::read(body)?)),
             3 => Body::Extreme(Extreme::read(body)?),
             4 => Body::Values(Values::read(body)?),
             5 => Body::Ewma(Ewma::read(body)?),

@@ -25,6 +25,7 @@ pub struct KeyState {
     /// The latest event time seen.
     pub latest: i64,
     pub features: Vec<(u64, FeatureState)>,
+    /// None while no rule has anything to remember, as for most keys.
     pub rules: Vec<(u64, RuleState)>,
     /// The generation of definitions that `features` and `rules` are arranged for; 0 straight from the store.
     pub arranged: u32,

@@ -242,8 +242,13 @@ impl RulesOperator {
             }
             let (row, rule) = (candidate.row, &self.definitions.rules[candidate.rule]);
             let state = self.keys.get_or_insert_with(keys.value(row).as_bytes(), store, || self.definitions.fresh(times.value(row)))?;
-            let Some((_, state)) = state.rules.get_mut(candidate.rule) else { continue };
-            match decide(rule, state, candidate.finding, times.value(row)) {
+            let known = state.rules.get(candidate.rule).map_or_else(RuleState::default, |(_, state)| *state);
+            let mut next = known;
+            let decision = decide(rule, &mut next, candidate.finding, times.value(row));
+            if next != known {
+                self.definitions.remember(state, candidate.rule, next);
+            }
+            match decision {
                 Decision::Silent => {}
                 Decision::Suppressed => self.counts.suppressed += 1,
                 Decision::Alert { state, level } => {
@@ -275,7 +280,7 @@ impl RulesOperator {
 
     fn forget_rules(&mut self, key: &str, store: &dyn StateStore) -> Result<(), EngineError> {
         let state = self.keys.get_or_insert_with(key.as_bytes(), store, || self.definitions.fresh(0))?;
-        state.rules.iter_mut().for_each(|(_, state)| *state = RuleState::default());
+        state.rules = Vec::new();
         Ok(())
     }
 }
@@ -375,8 +380,17 @@ impl Definitions {
         state.features = self.features.iter().map(|f| take(f).unwrap_or_else(|| (f.id, f.fresh()))).collect();
         let rules = std::mem::take(&mut state.rules);
         let known = |id| rules.iter().find(|(other, _)| *other == id).map_or_else(RuleState::default, |(_, s)| *s);
-        state.rules = self.rules.iter().map(|r| (r.id, known(r.id))).collect();
+        if self.rules.iter().any(|r| known(r.id) != RuleState::default()) {
+            state.rules = self.rules.iter().map(|r| (r.id, known(r.id))).collect();
+        }
         state.arranged = generation;
+    }
+
+    fn remember(&self, state: &mut KeyState, rule: usize, what: RuleState) {
+        if state.rules.is_empty() {
+            state.rules = self.rules.iter().map(|r| (r.id, RuleState::default())).collect();
+        }
+        state.rules[rule].1 = what;
     }
 }
 

@@ -17,6 +17,7 @@ pub mod summary;
 pub mod aggregate;
 mod value;
 
+mod closed;
 mod panes;
 mod sessions;
 mod sliding;

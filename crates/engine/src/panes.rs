@@ -1,17 +1,16 @@
 //! Windowed state: an accumulator per key and window, closed by the watermark and kept open to revision for the allowed lateness.
 //!
-//! Two tables. `open` has one entry per key with all its open windows, because a row touches all of them. `closed` has one entry per
-//! window in order of time, because there are many (an hour of 1 s bars), a late row touches one, and time removes them from the front.
-//! Timers live in memory only and are rebuilt from `open` at the start: one read of every key that has an open window.
+//! Open windows have one entry per key, because a row touches all windows of its key. Closed ones are kept by time: [`crate::closed`].
+//! Timers live in memory only and are rebuilt from the open windows at the start: one read of every key that has one.
 
+use crate::closed::{ClosedWindows, limit_of};
 use crate::error::EngineError;
 use crate::keyed::Keyed;
-use crate::layout::{Fields, from_ordered, ordered, put_framed, put_i, put_u};
+use crate::layout::{Fields, put_bytes, put_framed, put_i, put_u};
 use crate::operator::{OperatorStats, WATERMARK_NONE};
 use crate::state::{Snapshot, StateStore, StateValue};
 use crate::window::Window;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 /// What a window keeps of its rows. The result must not depend on the order of rows, other than through what a row itself carries.
 pub trait Accumulator<R>: StateValue {
@@ -24,11 +23,6 @@ pub trait Merge {
     /// Takes in a part with later rows.
     fn merge(&mut self, later: &Self);
 }
-
-/// Closed windows are removed when the watermark has moved this far: 60 s.
-const PURGE_EVERY_US: i64 = 60_000_000;
-/// At most this many of them at a time.
-const PURGE_MAX: usize = 100_000;
 
 /// Which of an operator's window kinds: the bar interval in microseconds, so that it means the same under another configuration.
 pub type Series = i64;
@@ -46,12 +40,11 @@ pub struct Published<'a, A> {
 pub struct Panes<A> {
     lateness_us: i64,
     open: Keyed<Open<A>>,
-    closed: Keyed<Closed<A>>,
+    closed: ClosedWindows<A>,
     /// Keys by (end, series) of their open windows. Keys are put in order when the time comes.
-    timers: BTreeMap<(i64, Series), Vec<Box<[u8]>>>,
+    timers: BTreeMap<(i64, Series), KeyList>,
     next_end: i64,
     n_open: usize,
-    purged_to: i64,
 }
 
 impl<A: StateValue> Panes<A> {
@@ -59,27 +52,24 @@ impl<A: StateValue> Panes<A> {
         Self {
             lateness_us: lateness_us.max(0),
             open: Keyed::new(operator, "open", hot_max),
-            closed: Keyed::new(operator, "closed", hot_max),
+            closed: ClosedWindows::new(operator, hot_max),
             timers: BTreeMap::new(),
             next_end: i64::MAX,
             n_open: 0,
-            purged_to: i64::MIN,
         }
     }
 
     /// Rebuilds the timers.
     pub fn open(&mut self, store: &dyn StateStore) -> Result<(), EngineError> {
-        let prefix = self.open.prefix().to_vec();
+        let (prefix, label) = (self.open.prefix().to_vec(), self.open.label());
         let mut bad = None;
-        let mut found = Vec::new();
         store.scan(&prefix, &mut |key, bytes| {
             match Open::<A>::read(bytes) {
-                Ok(open) => found.extend(open.panes.iter().map(|p| (p.window.end, p.series, Box::from(&key[prefix.len()..])))),
-                Err(reason) => bad = Some(EngineError::State { prefix: self.open.label(), reason }),
+                Ok(open) => open.panes.iter().for_each(|p| self.arm(p.window.end, p.series, &key[prefix.len()..])),
+                Err(reason) => bad = Some(EngineError::State { prefix: label.clone(), reason }),
             }
             bad.is_none()
         })?;
-        found.into_iter().for_each(|(end, series, key)| self.arm(end, series, key));
         bad.map_or(Ok(()), Err)
     }
 
@@ -113,7 +103,7 @@ impl<A: StateValue> Panes<A> {
                         open.panes.push(Pane { series, window, acc: A::of(row) });
                         self.n_open += 1;
                         self.next_end = self.next_end.min(window.end);
-                        self.timers.entry((window.end, series)).or_default().push(key.into());
+                        self.timers.entry((window.end, series)).or_default().push(key);
                     }
                 }
             }
@@ -138,15 +128,7 @@ impl<A: StateValue> Panes<A> {
     where
         A: Accumulator<R>,
     {
-        let mut is_new = false;
-        let closed = self.closed.get_or_insert_with(&closed_key(window, series, key), store, || {
-            is_new = true;
-            Closed { acc: A::of(row), revision: 0 }
-        })?;
-        if !is_new {
-            closed.acc.add(row);
-            closed.revision += 1;
-        }
+        let closed = self.closed.revise(key, series, window, store, || A::of(row), |acc| acc.add(row))?;
         publish(Published { key, series, window, acc: &closed.acc, revision: closed.revision });
         Ok(())
     }
@@ -159,21 +141,24 @@ impl<A: StateValue> Panes<A> {
 
     fn close_due(&mut self, watermark: i64, store: &dyn StateStore, mut publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
         while let Some(due) = self.timers.first_entry().filter(|t| t.key().0 <= watermark) {
-            let ((end, series), mut keys) = due.remove_entry();
-            keys.sort_unstable();
-            for key in keys {
-                let open = self.open.get_or_insert_with(&key, store, Open::default)?;
+            let ((end, series), keys) = due.remove_entry();
+            for key in keys.sorted() {
+                let open = self.open.get_or_insert_with(key, store, Open::default)?;
                 let at = open.panes.iter().position(|p| p.window.end == end && p.series == series);
                 let Pane { window, acc, .. } = open.panes.swap_remove(at.expect("invariant: a timer has a window"));
                 self.n_open -= 1;
                 if open.panes.is_empty() {
-                    self.open.remove(&key);
+                    self.open.remove(key);
+                } else if 2 * open.panes.len() < open.panes.capacity() {
+                    // The short windows of a key that has gone quiet.
+                    open.panes.shrink_to_fit();
                 }
-                publish(Published { key: &key, series, window, acc: &acc, revision: 0 });
-                if end > watermark.saturating_sub(self.lateness_us) {
-                    self.closed.put(&closed_key(window, series, &key), Closed { acc, revision: 0 });
+                publish(Published { key, series, window, acc: &acc, revision: 0 });
+                if end > limit_of(watermark, self.lateness_us) {
+                    self.closed.push(key, series, window, &acc);
                 }
             }
+            self.closed.seal();
         }
         self.next_end = self.timers.first_key_value().map_or(i64::MAX, |((end, _), _)| *end);
         Ok(())
@@ -181,34 +166,12 @@ impl<A: StateValue> Panes<A> {
 
     /// Removes closed windows beyond the allowed lateness from the store. When this happens never shows in what is published.
     pub fn purge(&mut self, watermark: i64, store: &dyn StateStore) -> Result<(), EngineError> {
-        let limit = watermark.saturating_sub(self.lateness_us);
-        if watermark == WATERMARK_NONE || limit < self.purged_to.saturating_add(PURGE_EVERY_US) {
-            return Ok(());
-        }
-        let prefix = self.closed.prefix().to_vec();
-        let from = [&prefix[..], &ordered(self.purged_to)].concat();
-        let (mut gone, mut reached) = (Vec::new(), limit);
-        store.scan_from(&prefix, Bound::Included(&from), &mut |key, _| {
-            let key = &key[prefix.len()..];
-            let end = from_ordered(key).unwrap_or(i64::MIN);
-            if end <= limit && gone.len() == PURGE_MAX {
-                reached = end;
-            }
-            let more = end <= limit && gone.len() < PURGE_MAX;
-            if more {
-                gone.push(key.to_vec());
-            }
-            more
-        })?;
-        gone.iter().for_each(|key| self.closed.remove(key));
-        self.purged_to = reached;
-        Ok(())
+        if watermark == WATERMARK_NONE { Ok(()) } else { self.closed.purge(limit_of(watermark, self.lateness_us), store) }
     }
 
     pub fn snapshot(&mut self, watermark: i64, into: &mut Snapshot) {
-        let limit = if watermark == WATERMARK_NONE { i64::MIN } else { watermark.saturating_sub(self.lateness_us) };
         self.open.snapshot(into, |_, open| open.panes.is_empty());
-        self.closed.snapshot(into, |key, _| from_ordered(key).is_some_and(|end| end <= limit));
+        self.closed.snapshot(limit_of(watermark, self.lateness_us), into);
     }
 
     pub fn stats(&self) -> OperatorStats {
@@ -220,16 +183,33 @@ impl<A: StateValue> Panes<A> {
         }
     }
 
-    fn arm(&mut self, end: i64, series: Series, key: Box<[u8]>) {
+    fn arm(&mut self, end: i64, series: Series, key: &[u8]) {
         self.n_open += 1;
         self.next_end = self.next_end.min(end);
         self.timers.entry((end, series)).or_default().push(key);
     }
 }
 
-/// Key of a closed window: its end and start (ordered), the series, the key.
-fn closed_key(window: Window, series: Series, key: &[u8]) -> Vec<u8> {
-    [&ordered(window.end)[..], &ordered(window.start), &ordered(series), key].concat()
+/// Keys one behind the other, each with its length: there may be millions.
+#[derive(Default)]
+struct KeyList {
+    bytes: Vec<u8>,
+}
+
+impl KeyList {
+    fn push(&mut self, key: &[u8]) {
+        put_bytes(&mut self.bytes, key);
+    }
+
+    fn sorted(&self) -> Vec<&[u8]> {
+        let mut fields = Fields::part(&self.bytes);
+        let mut keys = Vec::new();
+        while !fields.is_empty() {
+            keys.push(fields.bytes().expect("invariant: whole keys were written"));
+        }
+        keys.sort_unstable();
+        keys
+    }
 }
 
 /// The open windows of one key. Layout, version 1: count, then per window: series, start, length, accumulator (with its length).
@@ -274,27 +254,5 @@ impl<A: StateValue> StateValue for Open<A> {
         }
         fields.end()?;
         Ok(Self { panes })
-    }
-}
-
-/// A closed window. Layout, version 1: revision, accumulator (with its length).
-struct Closed<A> {
-    acc: A,
-    revision: u32,
-}
-
-impl<A: StateValue> StateValue for Closed<A> {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
-        put_u(out, self.revision.into());
-        put_framed(out, |out| self.acc.write(out));
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut fields = Fields::open(bytes, VERSION)?;
-        let revision = fields.u()?.try_into().map_err(|_| "a revision is too large")?;
-        let closed = Self { acc: A::read(fields.bytes()?)?, revision };
-        fields.end()?;
-        Ok(closed)
     }
 }

@@ -4,7 +4,7 @@
 //! for what arrives while it has more. So there are never more than `ROWS_EXACT_MAX + BUCKETS + 1` cells, and those of a lifetime window
 //! are none.
 
-use super::{ROWS_EXACT_MAX, Window};
+use super::{ROWS_EXACT_MAX, Window, room_for_one};
 use arrow::datatypes::i256;
 use mulgil_engine::layout::{Fields, put_i64, put_i256, put_u64};
 use std::collections::VecDeque;
@@ -182,6 +182,7 @@ impl<M: Measure> Cells<M> {
                 return join(&mut self.cells[i], &cell);
             }
         }
+        room_for_one(&mut self.cells);
         self.cells.insert(index, cell);
     }
 

@@ -3,7 +3,7 @@
 //! State: the rows that can still become the largest, ordered by the axis, their values falling. Above `ROWS_EXACT_MAX` of them, those of
 //! one bucket become one: its largest value, until its newest row leaves.
 
-use super::{ROWS_EXACT_MAX, Window};
+use super::{ROWS_EXACT_MAX, Window, room_for_one};
 use mulgil_engine::layout::{Fields, put_i, put_i64, put_u64};
 use std::collections::VecDeque;
 
@@ -53,6 +53,7 @@ impl Extreme {
         }
         let beaten = self.entries.range(..index).rev().take_while(|e| e.value <= entry.value).count();
         if beaten == 0 {
+            room_for_one(&mut self.entries);
             return self.entries.insert(index, entry);
         }
         self.entries[index - beaten] = entry;

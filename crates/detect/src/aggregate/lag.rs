@@ -1,5 +1,6 @@
 //! Earlier values: the one N rows before, and the one as of some time ago.
 
+use super::room_for_one;
 use mulgil_engine::layout::{Fields, put_i, put_i64, put_u64};
 use std::collections::VecDeque;
 
@@ -26,6 +27,7 @@ impl LagRows {
     }
 
     pub fn add(&mut self, offset: u64, value: i128, rows: u64) {
+        room_for_one(&mut self.entries);
         self.entries.push_back((offset, value));
         if self.entries.len() as u64 > rows {
             self.entries.pop_front();
@@ -86,6 +88,7 @@ impl LagTime {
 
     pub fn add(&mut self, at: i64, offset: u64, value: i128, now: i64, lag: i64) {
         let behind = self.entries.iter().rev().take_while(|e| e.at > at).count();
+        room_for_one(&mut self.entries);
         self.entries.insert(self.entries.len() - behind, Past { at, offset, value });
         self.advance(now, lag);
         if self.entries.len() > LAG_ENTRIES_MAX {

@@ -121,3 +121,10 @@ pub enum Aggregate {
     /// Seconds since the key's row before.
     TimeSince,
 }
+
+/// Room for the first entry alone: most keys never have a second one, and there may be millions of keys.
+fn room_for_one<T>(entries: &mut std::collections::VecDeque<T>) {
+    if entries.capacity() == 0 {
+        entries.reserve_exact(1);
+    }
+}

@@ -432,7 +432,7 @@ fn state(s: &written::StateSection) -> Result<StatePlan> {
     Ok(StatePlan {
         hot_keys_max: s.hot_keys_max.unwrap_or(50_000),
         snapshot_every: s.snapshot_every.as_deref().map_or(Ok(Duration::from_secs(10)), |t| duration("state.snapshot_every", t))?,
-        dirty_entries_max: s.dirty_entries_max.unwrap_or(200_000),
+        dirty_entries_max: s.dirty_entries_max.unwrap_or(50_000),
         cache_bytes: s.cache.as_deref().map_or(Ok(32 << 20), |t| bytes("state.cache", t))?,
     })
 }
