@@ -78,7 +78,7 @@ impl Default for HistoryConfig {
             flush_rows: 500_000,
             flush_bytes: 64 * MIB,
             flush_after: Duration::from_secs(60),
-            tail_bytes_max: 256 * MIB,
+            tail_bytes_max: 128 * MIB,
             compact_small_bytes: 32 * MIB as u64,
             compact_files_min: 8,
             file_bytes_max: 128 * MIB as u64,

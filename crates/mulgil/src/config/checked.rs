@@ -430,7 +430,7 @@ fn aggregate(summary: &str, column: &str, text: &str) -> Result<AggregateSpec> {
 
 fn state(s: &written::StateSection) -> Result<StatePlan> {
     Ok(StatePlan {
-        hot_keys_max: s.hot_keys_max.unwrap_or(50_000),
+        hot_keys_max: s.hot_keys_max.unwrap_or(25_000),
         snapshot_every: s.snapshot_every.as_deref().map_or(Ok(Duration::from_secs(10)), |t| duration("state.snapshot_every", t))?,
         dirty_entries_max: s.dirty_entries_max.unwrap_or(50_000),
         cache_bytes: s.cache.as_deref().map_or(Ok(32 << 20), |t| bytes("state.cache", t))?,
@@ -448,7 +448,7 @@ fn history(s: &written::HistorySection) -> Result<HistoryPlan> {
         query_rows_max: s.query_rows_max.unwrap_or(1_000_000),
         queries_max: at_least_one("history.queries_max", s.queries_max, 4)?,
         searches_max: at_least_one("history.searches_max", s.searches_max, 8)?,
-        tail_bytes_max: s.tail.as_deref().map_or(Ok(256 << 20), |t| bytes("history.tail", t))?,
+        tail_bytes_max: s.tail.as_deref().map_or(Ok(128 << 20), |t| bytes("history.tail", t))?,
         footer_cache_bytes: s.footer_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("history.footer_cache", t))?,
     })
 }
