@@ -2,6 +2,7 @@
 
 use super::Bench;
 use super::figure::{Aim, Figure, Runs};
+use super::memory::peak_of_replay;
 use crate::house;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -19,22 +20,51 @@ const APART_MS: u64 = 5;
 const RUNS_MAX: usize = 3;
 
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let (mut few, mut many, mut rows) = (Vec::new(), Vec::new(), [0; 2]);
+    let (mut few, mut many) = (Replays::default(), Replays::default());
     for _ in 0..bench.n_runs.min(RUNS_MAX) {
-        for (n_keys, runs, n_derived) in [(FEW, &mut few, 0), (MANY, &mut many, 1)] {
-            let workload = bench.workload("keys")?;
-            let file = trades(bench.n_rows, n_keys, APART_MS)?;
-            let started = Instant::now();
-            workload.replay(&[file])?;
-            runs.push(bench.n_rows as f64 / started.elapsed().as_secs_f64());
-            let topics = workload.topics()?;
-            rows[n_derived] = topics.iter().filter(|(topic, _)| topic.starts_with("trades.")).map(|(_, rows)| rows).sum();
-        }
+        few.run(bench, FEW)?;
+        many.run(bench, MANY)?;
     }
-    let (few, many) = (Runs::new(few).context("no runs")?, Runs::new(many).context("no runs")?);
-    let note = format!("{} rows; from them {} derived rows with {FEW} keys, {} with {MANY}", bench.n_rows, rows[0], rows[1]);
+    let runs = |runs: Vec<f64>| Runs::new(runs).context("no runs");
+    let (few_rate, many_rate) = (runs(few.rates)?, runs(many.rates)?);
+    let written = |rows: u64| (bench.n_rows + rows) as f64 / bench.n_rows as f64;
+    let (few_written, many_written) = (written(few.n_derived), written(many.n_derived));
+    let note = format!("{} rows; from them {} derived rows with {FEW} keys, {} with {MANY}", bench.n_rows, few.n_derived, many.n_derived);
     let aim = Aim::RatioAtLeast(0.6);
-    Ok(vec![Figure::compared("replay, 1 M distinct keys", "rows/s", &many, "the same rows, 100 keys", few.median(), aim).noted(note)])
+    let row = |name: &str| format!("replay, 1 M distinct keys{name}");
+    Ok(vec![
+        Figure::compared(&row(""), "rows/s", &many_rate, "the same rows, 100 keys", few_rate.median(), aim).noted(note),
+        Figure::compared(
+            &row(", rows written"),
+            "rows/s",
+            &many_rate.map(|rate| rate * many_written),
+            "the same rows, 100 keys",
+            few_rate.median() * few_written,
+            aim,
+        )
+        .noted("trades and what is derived from them: every symbol has bars of its own"),
+        Figure::alone(&row(", peak memory"), "MB", &runs(many.peaks)?, Aim::AtMost(600.0)),
+    ])
+}
+
+#[derive(Default)]
+struct Replays {
+    rates: Vec<f64>,
+    peaks: Vec<f64>,
+    n_derived: u64,
+}
+
+impl Replays {
+    fn run(&mut self, bench: &Bench, n_keys: u64) -> Result<()> {
+        let workload = bench.workload("keys")?;
+        let file = trades(bench.n_rows, n_keys, APART_MS)?;
+        let started = Instant::now();
+        self.peaks.push(peak_of_replay(&workload, &file)?);
+        self.rates.push(bench.n_rows as f64 / started.elapsed().as_secs_f64());
+        let topics = workload.topics()?;
+        self.n_derived = topics.iter().filter(|(topic, _)| topic.starts_with("trades.")).map(|(_, rows)| rows).sum();
+        Ok(())
+    }
 }
 
 /// Trades dealt to so many keys, as NDJSON, a few milliseconds from one to the next; made once and kept in the cache folder.

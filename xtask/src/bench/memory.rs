@@ -5,7 +5,9 @@ use super::figure::{Aim, Figure, Runs};
 use super::inside::Inside;
 use super::server::Server;
 use crate::process;
+use crate::workload::Workload;
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +35,8 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         note = format!("{:.0} rows in {:.0} s, one client listening to all of them", sent.number("sent")?, sent.number("seconds")?);
     }
     for _ in 0..n_runs {
-        unthrottled.push(peak_of_replay(bench)?);
+        let file = bench.trades(bench.n_rows, "200")?;
+        unthrottled.push(peak_of_replay(&bench.workload("memory-replay")?, &file)?);
     }
     let row = |name: &str, runs: Vec<f64>, aim: f64| -> Result<Figure> {
         Ok(Figure::alone(&format!("resident memory, {name}"), "MB", &Runs::new(runs).context("no runs")?, Aim::AtMost(aim)))
@@ -46,9 +49,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 }
 
 /// The most that a replay at full speed ever held, in MB.
-fn peak_of_replay(bench: &Bench) -> Result<f64> {
-    let workload = bench.workload("memory-replay")?;
-    let file = bench.trades(bench.n_rows, "200")?;
+pub fn peak_of_replay(workload: &Workload, file: &Path) -> Result<f64> {
     let mut command = workload.command(&["replay"]);
     command.arg("--finish").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("start `{}`", process::line(&command)))?;
