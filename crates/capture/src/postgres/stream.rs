@@ -283,7 +283,7 @@ impl Source for PostgresSource {
 enum Woken {
     Read(Result<(), WireError>),
     Durable,
-    Cared((Option<Connection>, Result<CareFound, WireError>)),
+    Cared(Box<(Option<Connection>, Result<CareFound, WireError>)>),
     Late,
     /// Nothing more has arrived.
     Dry,
@@ -310,7 +310,7 @@ impl PostgresSource {
                     self.schedule.heard(Instant::now());
                 }
                 Woken::Dry => return Ok(self.batch()),
-                Woken::Cared((connection, found)) => self.cared(connection, found)?,
+                Woken::Cared(cared) => self.cared(cared.0, cared.1)?,
                 Woken::Durable | Woken::Late => {}
             }
             if self.schedule.is_empty_batch_due(Instant::now(), self.standing()) {
@@ -356,7 +356,7 @@ impl PostgresSource {
             read = self.connection.readable() => Woken::Read(read),
             () = std::future::ready(()), if has_changes => Woken::Dry,
             changed = self.link.durable.changed(), if self.link.durable.has_changed().is_ok() => { let _ = changed; Woken::Durable }
-            cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(cared),
+            cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(Box::new(cared)),
             () = sleep_until(deadline) => Woken::Late,
         }
     }

@@ -27,8 +27,8 @@ pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
         let (plan, dir) = (plan.clone(), dir.clone());
         Box::pin(async move {
             match settings(&plan, &dir).map_err(|e| SourceError::config(format!("{e:#}")))? {
-                Settings::Postgres(settings) => postgres::source::open(settings, resume, link).await,
-                Settings::Mysql(settings) => mysql::open(settings, resume, link).await,
+                Settings::Postgres(settings) => postgres::source::open(*settings, resume, link).await,
+                Settings::Mysql(settings) => mysql::open(*settings, resume, link).await,
             }
         })
     })
@@ -49,8 +49,8 @@ pub fn obstacle(plan: &CapturePlan, dir: &Path) -> Option<anyhow::Error> {
 }
 
 enum Settings {
-    Postgres(postgres::settings::PostgresSettings),
-    Mysql(mysql::settings::Settings),
+    Postgres(Box<postgres::settings::PostgresSettings>),
+    Mysql(Box<mysql::settings::Settings>),
 }
 
 fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
@@ -72,7 +72,7 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             settings.mode = plan.snapshot;
             // On the thread that the source has for itself.
             settings.gather = Some(|| std::thread::sleep(GATHERED));
-            Settings::Postgres(settings)
+            Settings::Postgres(Box::new(settings))
         }
         Database::Mysql { server_id, gtid, on_stale } => {
             let tables: Vec<&str> = plan.tables.iter().map(String::as_str).collect();
@@ -81,7 +81,7 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             settings.heartbeat = plan.heartbeat.unwrap_or(settings.heartbeat);
             settings.snapshot = plan.snapshot;
             (settings.gtid, settings.on_stale) = (*gtid, *on_stale);
-            Settings::Mysql(settings)
+            Settings::Mysql(Box::new(settings))
         }
     })
 }
