@@ -224,7 +224,7 @@ async fn published(
     let major = connection.server_major();
     let Some(publication) = Publication::read(connection, name).await? else {
         let has_hypertables = catalog.relations.iter().any(|r| r.shape == Shape::Hypertable);
-        let statement = publication::create_statement(settings, has_hypertables && major >= 15);
+        let statement = publication::create_statement(settings, has_hypertables, major);
         if !may_publish(connection).await? || !settings.manages {
             found.fatal(format!("the publication {name} does not exist"), statement);
         }
@@ -235,9 +235,8 @@ async fn published(
         let names = missing.iter().map(|r| format!("{}.{}", r.schema, r.name)).collect::<Vec<_>>().join(", ");
         found.fatal(format!("the publication {name} lacks {names}"), publication::add_statement(name, &missing));
     }
-    for relation in
-        catalog.relations.iter().filter(|r| publication.missing_chunks(r) > 0 || (r.shape == Shape::Hypertable && r.leaves.is_empty()))
-    {
+    let lacks_chunks = |r: &Relation| publication.missing_chunks(r) > 0 || r.leaves.is_empty() || !publication.sends_new_chunks(major);
+    for relation in catalog.relations.iter().filter(|r| r.shape == Shape::Hypertable && lacks_chunks(r)) {
         let what = format!("the publication {name} does not have all chunks of {}.{}", relation.schema, relation.name);
         found.fatal(what, publication::add_chunks_statement(name, major));
     }

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
 const CHUNK_SCHEMA: &str = "_timescaledb_internal";
+/// The version of PostgreSQL that publishes schemas.
+const CHUNK_SCHEMA_SINCE: u32 = 15;
 
 /// Stored with every batch: the captured tables that the publication has. A table of them that it has no more has changed unseen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +38,13 @@ fn name_of(relation: &Relation) -> String {
 
 impl Noted {
     /// All that was published is so still.
-    fn compare(&self, publication: Option<&Publication>, catalog: &Catalog, settings: &PostgresSettings) -> Result<(), SourceError> {
+    fn compare(
+        &self,
+        publication: Option<&Publication>,
+        catalog: &Catalog,
+        settings: &PostgresSettings,
+        major: u32,
+    ) -> Result<(), SourceError> {
         if self.name != settings.publication {
             return Ok(());
         }
@@ -46,14 +54,17 @@ impl Noted {
             let hole = format!("the publication {name} is gone: what was changed since cannot be decoded, also if it is made again");
             return Err(SourceError::refused(format!("{hole}. Choose: {anew}")));
         };
-        let is_gone = |r: &&Relation| self.tables.contains(&name_of(r)) && !publication.has(r) && !self.is_another(r);
+        // A table that became a hypertable has its rows in chunks since.
+        let is_sent = |r: &Relation| publication.has(r) && publication.missing_chunks(r) == 0;
+        let is_gone = |r: &&Relation| self.tables.contains(&name_of(r)) && !is_sent(r) && !self.is_another(r);
         let gone: Vec<&Relation> = catalog.relations.iter().filter(is_gone).collect();
         if gone.is_empty() {
             return Ok(());
         }
-        let (names, add) = (gone.iter().copied().map(name_of).collect::<Vec<_>>().join(", "), add_statement(name, &gone));
+        let names = gone.iter().copied().map(name_of).collect::<Vec<_>>().join(", ");
+        let add = if gone.iter().all(|r| publication.has(r)) { add_chunks_statement(name, major) } else { add_statement(name, &gone) };
         Err(SourceError::refused(format!(
-            "the publication {name} no longer has {names} (taken out of it, or dropped and made again): what was changed there since was not \
+            "the publication {name} no longer has {names} (taken out of it, dropped and made again, or in chunks since): what was changed there was not \
              sent. Choose: put it back ({add}), start again, and ask for a snapshot of it; or {anew}"
         )))
     }
@@ -129,6 +140,11 @@ impl Publication {
         }
     }
 
+    /// As far as can be seen: from version 15 on, missing chunks tell.
+    pub fn sends_new_chunks(&self, major: u32) -> bool {
+        self.has_all_tables || major >= CHUNK_SCHEMA_SINCE
+    }
+
     /// Chunks of the hypertable that are not sent.
     pub fn missing_chunks(&self, relation: &Relation) -> usize {
         if relation.shape != Shape::Hypertable {
@@ -138,10 +154,10 @@ impl Publication {
     }
 }
 
-/// The statement that makes the publication.
-pub fn create_statement(settings: &PostgresSettings, with_chunks: bool) -> String {
+/// The statement that makes the publication. Chunks that come later are only sent with their schema, or, before version 15, with all tables.
+pub fn create_statement(settings: &PostgresSettings, with_chunks: bool, major: u32) -> String {
     let name = identifier(&settings.publication);
-    let what = if settings.tables.is_empty() {
+    let what = if settings.tables.is_empty() || (with_chunks && major < CHUNK_SCHEMA_SINCE) {
         "FOR ALL TABLES".to_owned()
     } else {
         let tables = settings.table_names().iter().map(|(s, t)| quoted(s, t)).collect::<Vec<_>>().join(", ");
@@ -160,10 +176,13 @@ pub fn add_statement(publication: &str, relations: &[&Relation]) -> String {
 
 /// The statement that has the chunks of hypertables sent, those of tomorrow too.
 pub fn add_chunks_statement(publication: &str, major: u32) -> String {
-    if major >= 15 {
+    if major >= CHUNK_SCHEMA_SINCE {
         format!("ALTER PUBLICATION {} ADD TABLES IN SCHEMA {CHUNK_SCHEMA}", identifier(publication))
     } else {
-        format!("DROP PUBLICATION {0}; CREATE PUBLICATION {0} FOR ALL TABLES", identifier(publication))
+        format!(
+            "DROP PUBLICATION {0}; CREATE PUBLICATION {0} FOR ALL TABLES WITH (publish_via_partition_root = true)",
+            identifier(publication)
+        )
     }
 }
 
@@ -181,19 +200,27 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
         return Err(SourceError::config(format!("table {schema}.{name} does not exist, or the user of this source may not see it")));
     }
     if let Some(noted) = noted {
-        noted.compare(publication.as_ref(), &catalog, settings)?;
+        noted.compare(publication.as_ref(), &catalog, settings, connection.server_major())?;
     }
     let mut captured: Vec<&Relation> = catalog.relations.iter().collect();
     let is_new = |r: &Relation| noted.is_some_and(|n| settings.is_only_matched(r) && (!n.tables.contains(&name_of(r)) || n.is_another(r)));
     let has_hypertables = catalog.relations.iter().any(|r| r.shape == Shape::Hypertable);
+    let major = connection.server_major();
     let Some(publication) = publication else {
-        let statement = create_statement(settings, has_hypertables && connection.server_major() >= 15);
+        let statement = create_statement(settings, has_hypertables, major);
         if !settings.manages {
             return Err(SourceError::config(format!("the publication {} does not exist; make it: {statement}", settings.publication)));
         }
         run(connection, &statement).await?;
         return Ok(Ensured { noted: Noted::now(settings, &captured), anew: Vec::new() });
     };
+    if has_hypertables && !publication.sends_new_chunks(major) {
+        let statement = add_chunks_statement(&settings.publication, major);
+        return Err(SourceError::config(format!(
+            "PostgreSQL {major} sends the chunks of tomorrow only with all tables, and the publication {} has but some: {statement}",
+            settings.publication
+        )));
+    }
     // One that nobody has asked for by its name, and that we may not add, stops no other.
     for relation in catalog.relations.iter().filter(|r| is_new(r) && !publication.has(r)) {
         let added = match settings.manages {
@@ -215,7 +242,7 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
         run(connection, &statement).await?;
     }
     if settings.manages && catalog.relations.iter().any(|r| publication.missing_chunks(r) > 0) {
-        run(connection, &add_chunks_statement(&settings.publication, connection.server_major())).await?;
+        run(connection, &add_chunks_statement(&settings.publication, major)).await?;
     }
     let anew = captured.iter().filter(|r| is_new(r)).map(|r| (r.schema.to_string(), r.name.to_string())).collect();
     Ok(Ensured { noted: Noted::now(settings, &captured), anew })

@@ -57,7 +57,7 @@ impl Database {
     pub async fn slot(&mut self) -> Pinned {
         self.sql("CREATE PUBLICATION p FOR ALL TABLES WITH (publish_via_partition_root = true)");
         let mut connection = Connection::open(&self.address, Purpose::Replication).await.unwrap();
-        let rows = connection.query(&format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')", self.name)).await.unwrap();
+        let rows = connection.query(&format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", self.name)).await.unwrap();
         let text = |at: usize| String::from_utf8(rows[0][at].as_ref().unwrap().to_vec()).unwrap();
         self.replication = Some(connection);
         Pinned::Slot { snapshot: text(2), consistent_point: mulgil_capture::postgres::catalog::parse_lsn(&text(1)).unwrap() }

@@ -283,6 +283,21 @@ fn timescaledb_chunks_are_their_hypertable_new_ones_too() {
     );
 }
 
+/// Its rows went into a chunk that nobody had published: before version 15 no publication of some tables would ever have it.
+#[test]
+fn a_table_that_became_a_hypertable_is_refused_until_its_chunks_are_sent() {
+    let plain = format!("{TIMESCALE} DELETE FROM _timescaledb_catalog.hypertable WHERE id = 1");
+    let (db, mut c) = begun("becomes", &plain, &["public.ticks"]);
+    check(&mut c, &db, "INSERT INTO ticks VALUES ('2024-01-01 00:00+00', 'A', 1.5)", "c public.ticks 1704067200000000|A|1.5");
+    c.drop_source();
+    let became = "INSERT INTO _timescaledb_catalog.hypertable VALUES (1, 'public', 'ticks', 2);";
+    let row = "INSERT INTO _timescaledb_internal._hyper_1_1_chunk VALUES ('2024-01-02 00:00+00', 'A', 2)";
+    SERVER.sql_in(&db, &format!("{became} {} {row}", chunk(1))).unwrap();
+    let error = c.open().unwrap_err();
+    assert!(error.message.contains("no longer has public.ticks"), "{error}");
+    assert!(error.message.contains("ADD TABLES IN SCHEMA") || error.message.contains("FOR ALL TABLES"), "{error}");
+}
+
 #[test]
 fn a_million_rows_in_one_transaction_take_little_memory() {
     let (db, mut c) = begun("million", "CREATE TABLE t (id int PRIMARY KEY, v text)", &["public.t"]);
@@ -389,11 +404,16 @@ const TYPES: &str = r#"
     hundred                 | 42                                     | $
 "#;
 
+fn scales_may_be_negative() -> bool {
+    const SINCE: u32 = 150_000;
+    SERVER.sql("SHOW server_version_num").unwrap().parse::<u32>().unwrap() >= SINCE
+}
+
 #[test]
 fn every_type_is_as_the_server_has_it() {
     let cases: Vec<[String; 3]> = TYPES
         .lines()
-        .filter(|l| !l.trim().is_empty())
+        .filter(|l| !l.trim().is_empty() && (!l.contains("numeric(3,-2)") || scales_may_be_negative()))
         .map(|l| {
             let mut parts = l.splitn(3, '|').map(|p| p.trim().replace("\"\"", "\""));
             [(); 3].map(|()| parts.next().unwrap())
