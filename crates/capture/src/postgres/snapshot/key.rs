@@ -134,7 +134,12 @@ fn expression(value: &Datum) -> Option<String> {
     /// 24:00:00, which adding to midnight would turn into 00:00:00.
     const DAY_US: i64 = 86_400_000_000;
     let text = |bytes: &[u8]| Some(literal(std::str::from_utf8(bytes).ok()?));
-    let counted = |from: &str, us: i64| Some(format!("({from} + '{us} microseconds'::interval)"));
+    // Before version 15 a field of an interval has 32 bits. Our connections are in UTC, where a day has 24 hours.
+    let counted = |from: &str, us: i64| {
+        let (days, of_day) = (us.div_euclid(DAY_US), us.rem_euclid(DAY_US));
+        let (seconds, rest) = (of_day / 1_000_000, of_day % 1_000_000);
+        Some(format!("({from} + '{days} days {seconds} seconds {rest} microseconds'::interval)"))
+    };
     match value {
         Datum::Null | Datum::Unavailable => None,
         Datum::Array(items) if items.is_empty() => Some("'{}'".to_owned()),
