@@ -445,6 +445,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_on_its_way_to_the_store_when_its_time_was_over_is_removed_from_there() {
+        let (mut closed, mut store) = (ClosedWindows::new("op", 1_000), MemStore::new());
+        closed.push(b"k", 1, window(1), &Sum(1));
+        closed.seal();
+        let mut on_its_way = Snapshot::default();
+        closed.snapshot(0, &mut on_its_way);
+        closed.purge(61 * SECOND, &store).unwrap();
+        store.apply(on_its_way);
+        assert_eq!(store.len(), 1);
+        settle(&mut closed, &mut store, 61);
+        assert_eq!((store.len(), closed.n_hot()), (0, 0));
+    }
+
+    #[test]
     fn a_damaged_block_is_named() {
         let (mut closed, mut store) = (ClosedWindows::<Sum>::new("bars", 0), MemStore::new());
         let key = [&b"bars\0blocks\0"[..], &header(window(1), 1), b"z"].concat();
