@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
 const CHUNK_SCHEMA: &str = "_timescaledb_internal";
+/// The version of PostgreSQL from which on a change of a time without the publication is passed over instead of refused ("Logical
+/// replication", release notes of 18).
+const MISSING_IS_SKIPPED_SINCE: u32 = 18;
 /// The version of PostgreSQL that publishes schemas.
 const CHUNK_SCHEMA_SINCE: u32 = 15;
 
@@ -20,6 +23,9 @@ const CHUNK_SCHEMA_SINCE: u32 = 15;
 pub struct Noted {
     name: String,
     tables: BTreeSet<String>,
+    /// The publication's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oid: Option<u32>,
     /// Of those that a pattern means, to know one that was made anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     oids: BTreeMap<String, u32>,
@@ -54,6 +60,10 @@ impl Noted {
             let hole = format!("the publication {name} is gone: what was changed since cannot be decoded, also if it is made again");
             return Err(SourceError::refused(format!("{hole}. Choose: {anew}")));
         };
+        if major >= MISSING_IS_SKIPPED_SINCE && self.oid.is_some_and(|oid| oid != publication.oid) {
+            let hole = format!("the publication {name} was dropped and made again: what was changed in between was not sent");
+            return Err(SourceError::refused(format!("{hole}. Choose: {anew}")));
+        }
         // A table that became a hypertable has its rows in chunks since.
         let is_sent = |r: &Relation| publication.has(r) && publication.missing_chunks(r) == 0;
         let is_gone = |r: &&Relation| self.tables.contains(&name_of(r)) && !is_sent(r) && !self.is_another(r);
@@ -76,12 +86,13 @@ impl Noted {
         self.oids.get(&name_of(relation)).is_some_and(|oid| *oid != relation.oid)
     }
 
-    fn now(settings: &PostgresSettings, relations: &[&Relation]) -> Self {
+    fn now(settings: &PostgresSettings, relations: &[&Relation], publication: Option<&Publication>) -> Self {
         let named = settings.named();
         let is_named = |r: &Relation| named.iter().any(|(s, t)| **s == *r.schema && **t == *r.name);
         let matched = relations.iter().filter(|r| !is_named(r));
         Self {
             name: settings.publication.clone(),
+            oid: publication.map(|p| p.oid),
             tables: relations.iter().copied().map(name_of).collect(),
             oids: matched.map(|r| (name_of(r), r.oid)).collect(),
         }
@@ -107,6 +118,7 @@ pub async fn fingerprint(connection: &mut Connection, name: &str) -> Result<Opti
 /// A row of `pg_publication`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
+    pub oid: u32,
     pub has_all_tables: bool,
     /// Partitions are sent under their root's name.
     pub via_root: bool,
@@ -119,7 +131,7 @@ pub struct Publication {
 impl Publication {
     pub async fn read(connection: &mut Connection, name: &str) -> Result<Option<Self>, WireError> {
         let name = literal(name);
-        let head = "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname =";
+        let head = "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate, oid FROM pg_publication WHERE pubname =";
         let rows = connection.query(&format!("{head} {name}")).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let is = |at: usize| row.get(at).and_then(Option::as_deref) == Some(b"t");
@@ -128,7 +140,9 @@ impl Publication {
         let listed = connection.query(&format!("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {name}")).await?;
         let text = |value: &Option<bytes::Bytes>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
         let tables = listed.iter().filter_map(|r| Some(format!("{}.{}", text(r.first()?), text(r.get(1)?)))).collect();
-        Ok(Some(Self { has_all_tables: is(0), via_root: is(1), lacks, tables }))
+        let oid = row.get(6).and_then(Option::as_deref).and_then(|oid| std::str::from_utf8(oid).ok()?.parse().ok());
+        let oid = oid.ok_or(WireError::Protocol("a publication without an oid"))?;
+        Ok(Some(Self { oid, has_all_tables: is(0), via_root: is(1), lacks, tables }))
     }
 
     /// Whether the table's changes are sent, a partitioned table's under whatever name.
@@ -212,7 +226,8 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
             return Err(SourceError::config(format!("the publication {} does not exist; make it: {statement}", settings.publication)));
         }
         run(connection, &statement).await?;
-        return Ok(Ensured { noted: Noted::now(settings, &captured), anew: Vec::new() });
+        let made = Publication::read(connection, &settings.publication).await?;
+        return Ok(Ensured { noted: Noted::now(settings, &captured, made.as_ref()), anew: Vec::new() });
     };
     if has_hypertables && !publication.sends_new_chunks(major) {
         let statement = add_chunks_statement(&settings.publication, major);
@@ -245,7 +260,7 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
         run(connection, &add_chunks_statement(&settings.publication, major)).await?;
     }
     let anew = captured.iter().filter(|r| is_new(r)).map(|r| (r.schema.to_string(), r.name.to_string())).collect();
-    Ok(Ensured { noted: Noted::now(settings, &captured), anew })
+    Ok(Ensured { noted: Noted::now(settings, &captured, Some(&publication)), anew })
 }
 
 /// What a snapshot reads: the captured tables that are published, with the columns and rows that are (both since version 15).
