@@ -91,6 +91,8 @@ pub struct Orders {
     /// As they stand in statements.
     orders: String,
     executions: Option<String>,
+    /// Of ten orders in a row, however they are cut into batches, seven are filled.
+    n_placed: usize,
 }
 
 impl Orders {
@@ -103,7 +105,8 @@ impl Orders {
         let user = address.user.clone();
         let unreachable = |e: anyhow::Error| refuse(PortErrorKind::Busy, format!("[source.{}]: {e:#}", plan.name));
         let opened = Connection::open(&Settings::new(address, &[])).await.context("cannot connect");
-        let mut open = Self { connection: opened.map_err(unreachable)?, orders: target.orders(), executions: target.executions() };
+        let mut open =
+            Self { connection: opened.map_err(unreachable)?, orders: target.orders(), executions: target.executions(), n_placed: 0 };
         open.ask(SESSION).await.map_err(unreachable)?;
         for (rights, table, statement) in open.questions() {
             match open.ask(&statement).await {
@@ -153,7 +156,9 @@ impl Orders {
             return Err(error.context("the table did not take the orders"));
         }
         let unknown = || format!("what became of the last {} orders is not known", batch.num_rows());
-        self.ask("COMMIT").await.map(drop).with_context(unknown)
+        self.ask("COMMIT").await.with_context(unknown)?;
+        self.n_placed += batch.num_rows();
+        Ok(())
     }
 
     async fn live(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -163,7 +168,8 @@ impl Orders {
                 format!("INSERT INTO {} (user_id, symbol, order_type, quantity, price) VALUES {}", self.orders, order(batch, row)?);
             self.ask(&statement).await?;
             let id = self.ask("SELECT LAST_INSERT_ID()").await?;
-            lives[row % 10].push(id.first().map(|row| row.text(0)).filter(|id| !id.is_empty()).context("the server gave no id")?);
+            lives[(self.n_placed + row) % 10]
+                .push(id.first().map(|row| row.text(0)).filter(|id| !id.is_empty()).context("the server gave no id")?);
         }
         let [filled @ .., cancelled, partial, deleted] = lives;
         let filled: Vec<String> = filled.into_iter().flatten().collect();
