@@ -20,20 +20,6 @@ const INPUT_SECONDS_MAX: u32 = 20;
 const PROCESS_MB_MAX: u32 = 2_048;
 /// What `--quick` spends on fuzzing, building apart.
 const QUICK_SECONDS: u64 = 150;
-/// Ours. `--quick` does not optimise them: they are compiled in a quarter of the time, and a cold machine has to compile them.
-const OURS: [&str; 11] = [
-    "mulgil-model",
-    "mulgil-disk",
-    "mulgil-log",
-    "mulgil-engine",
-    "mulgil-detect",
-    "mulgil-capture",
-    "mulgil-connect",
-    "mulgil-history",
-    "mulgil-serve",
-    "mulgil",
-    "mulgil-fuzz",
-];
 
 #[derive(Args)]
 pub struct Options {
@@ -90,6 +76,16 @@ pub fn run(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
+/// The packages that are instrumented: a crate is named after its folder.
+fn ours() -> Result<Vec<String>> {
+    let mut names = vec!["mulgil-fuzz".to_owned()];
+    for folder in std::fs::read_dir(house::root().join("crates"))? {
+        let folder = folder?.file_name().to_string_lossy().into_owned();
+        names.push(if folder == "mulgil" { folder } else { format!("mulgil-{folder}") });
+    }
+    Ok(names)
+}
+
 struct Fuzzer {
     binary: PathBuf,
     /// Findings of this machine, and where inputs are collected.
@@ -106,7 +102,8 @@ impl Fuzzer {
         let mut cargo = process::command("cargo");
         cargo.env("RUSTC_WORKSPACE_WRAPPER", house::root().join("fuzz/instrument.sh"));
         if is_fresh {
-            cargo.args(OURS.iter().flat_map(|name| ["--config".to_owned(), format!("profile.dev.package.{name}.opt-level=0")]));
+            // Not optimised, ours are compiled in a quarter of the time, and a cold machine has to compile them.
+            cargo.args(ours()?.iter().flat_map(|name| ["--config".to_owned(), format!("profile.dev.package.{name}.opt-level=0")]));
         }
         process::run(cargo.args(["build", "--quiet", "--locked", "--package", "mulgil-fuzz", "--features", "libfuzzer"]))?;
         let target = std::path::absolute(house::target())?;

@@ -5,7 +5,7 @@
 //! on, which counts before what the block says. Time removes both from the front.
 
 use crate::error::EngineError;
-use crate::keyed::{Keyed, table_prefix};
+use crate::keyed::{Keyed, label, table_prefix};
 use crate::layout::{Fields, from_ordered, ordered, put_bytes, put_framed, put_u};
 use crate::operator::WATERMARK_NONE;
 use crate::panes::Series;
@@ -76,7 +76,7 @@ impl<A: StateValue> ClosedWindows<A> {
         })?;
         if !is_new {
             add(&mut closed.acc);
-            closed.revision += 1;
+            closed.revision = closed.revision.saturating_add(1);
         }
         Ok(closed)
     }
@@ -233,7 +233,7 @@ impl Blocks {
                 false
             })?;
         }
-        found.map_err(|reason| EngineError::State { prefix: self.label(), reason })
+        found.map_err(|reason| EngineError::State { prefix: label(&self.prefix), reason })
     }
 
     fn purge(&mut self, from: i64, limit: i64, store: &dyn StateStore) -> Result<i64, EngineError> {
@@ -279,10 +279,6 @@ impl Blocks {
             self.memory_bytes -= first.remove().bytes.len();
         }
     }
-
-    fn label(&self) -> String {
-        String::from_utf8_lossy(&self.prefix).trim_end_matches('\0').replace('\0', "/")
-    }
 }
 
 fn search<A: StateValue>(block: &[u8], key: &[u8]) -> Result<Option<A>, String> {
@@ -325,20 +321,8 @@ impl<A: StateValue> StateValue for Closed<A> {
 mod tests {
     use super::*;
     use crate::state::MemStore;
+    use crate::state::testing::Count;
     use proptest::prelude::*;
-
-    #[derive(Debug, Clone, PartialEq)]
-    struct Sum(u64);
-
-    impl StateValue for Sum {
-        fn write(&self, out: &mut Vec<u8>) {
-            out.push(1);
-            put_u(out, self.0.into());
-        }
-        fn read(bytes: &[u8]) -> Result<Self, String> {
-            Fields::open(bytes, 1)?.u64().map(Self)
-        }
-    }
 
     const SECOND: i64 = 1_000_000;
 
@@ -374,7 +358,7 @@ mod tests {
         #[test]
         fn is_a_map(steps in prop::collection::vec(any_step(), 0..80), hot_max in 0usize..4, block_bytes in 1usize..200) {
             let fresh = || {
-                let mut closed = ClosedWindows::<Sum>::new("op", hot_max);
+                let mut closed = ClosedWindows::<Count>::new("op", hot_max);
                 closed.blocks.block_bytes = block_bytes;
                 closed
             };
@@ -386,7 +370,7 @@ mod tests {
                     Step::Close(keys) => {
                         now += 1;
                         for key in keys {
-                            closed.push(&key.to_be_bytes(), 1, window(now), &Sum(key.into()));
+                            closed.push(&key.to_be_bytes(), 1, window(now), &Count(key.into()));
                             model.insert((now, key), (key.into(), 0));
                         }
                         closed.seal();
@@ -394,7 +378,7 @@ mod tests {
                     }
                     Step::Revise(key, ago) if ago < LATENESS => {
                         let end = now - ago;
-                        let got = closed.revise(&key.to_be_bytes(), 1, window(end), &store, || Sum(7), |sum| sum.0 += 10).unwrap();
+                        let got = closed.revise(&key.to_be_bytes(), 1, window(end), &store, || Count(7), |sum| sum.0 += 10).unwrap();
                         let want = model.entry((end, key)).and_modify(|(sum, n)| (*sum, *n) = (*sum + 10, *n + 1)).or_insert((7, 0));
                         prop_assert_eq!((got.acc.0, got.revision), *want);
                     }
@@ -421,7 +405,7 @@ mod tests {
         }
     }
 
-    fn settle(closed: &mut ClosedWindows<Sum>, store: &mut MemStore, limit: i64) {
+    fn settle(closed: &mut ClosedWindows<Count>, store: &mut MemStore, limit: i64) {
         let mut into = Snapshot::default();
         closed.snapshot(limit * SECOND, &mut into);
         store.apply(into);
@@ -431,12 +415,12 @@ mod tests {
     fn windows_that_close_together_are_few_entries_and_time_removes_them() {
         let (mut closed, mut store) = (ClosedWindows::new("op", 1_000), MemStore::new());
         for key in 0..10_000u16 {
-            closed.push(&key.to_be_bytes(), 1, window(1), &Sum(key.into()));
+            closed.push(&key.to_be_bytes(), 1, window(1), &Count(key.into()));
         }
         closed.seal();
         settle(&mut closed, &mut store, 0);
         assert!((1..20).contains(&store.len()), "{} entries", store.len());
-        closed.revise(&5u16.to_be_bytes(), 1, window(1), &store, || Sum(0), |sum| sum.0 += 1).unwrap();
+        closed.revise(&5u16.to_be_bytes(), 1, window(1), &store, || Count(0), |sum| sum.0 += 1).unwrap();
         settle(&mut closed, &mut store, 0);
         closed.purge(61 * SECOND, &store).unwrap();
         settle(&mut closed, &mut store, 61);
@@ -447,7 +431,7 @@ mod tests {
     #[test]
     fn what_was_on_its_way_to_the_store_when_its_time_was_over_is_removed_from_there() {
         let (mut closed, mut store) = (ClosedWindows::new("op", 1_000), MemStore::new());
-        closed.push(b"k", 1, window(1), &Sum(1));
+        closed.push(b"k", 1, window(1), &Count(1));
         closed.seal();
         let mut on_its_way = Snapshot::default();
         closed.snapshot(0, &mut on_its_way);
@@ -460,10 +444,10 @@ mod tests {
 
     #[test]
     fn a_damaged_block_is_named() {
-        let (mut closed, mut store) = (ClosedWindows::<Sum>::new("bars", 0), MemStore::new());
+        let (mut closed, mut store) = (ClosedWindows::<Count>::new("bars", 0), MemStore::new());
         let key = [&b"bars\0blocks\0"[..], &header(window(1), 1), b"z"].concat();
         store.apply(Snapshot { entries: vec![(key, Some(vec![9]))] });
-        let error = closed.revise(b"k", 1, window(1), &store, || Sum(0), |_| ()).err().unwrap().to_string();
+        let error = closed.revise(b"k", 1, window(1), &store, || Count(0), |_| ()).err().unwrap().to_string();
         assert!(error.starts_with("state entry 'bars/blocks' cannot be read: its layout version is 9"), "{error}");
     }
 }

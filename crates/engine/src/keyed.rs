@@ -204,7 +204,7 @@ impl<V: StateValue> Keyed<V> {
 
     /// The table's name for error messages.
     pub fn label(&self) -> String {
-        String::from_utf8_lossy(&self.prefix).trim_end_matches('\0').replace('\0', "/")
+        label(&self.prefix)
     }
 
     fn insert(&mut self, key: &[u8], value: Option<V>, stored: bool) -> u32 {
@@ -287,27 +287,19 @@ pub fn table_prefix(operator: &str, table: &str) -> Vec<u8> {
     [operator.as_bytes(), &[0], table.as_bytes(), &[0]].concat()
 }
 
+/// A table's prefix for error messages.
+pub fn label(prefix: &[u8]) -> String {
+    String::from_utf8_lossy(prefix).trim_end_matches('\0').replace('\0', "/")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::layout::{Fields, put_u};
     use crate::state::MemStore;
+    use crate::state::testing::Count;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-
-    #[derive(Debug, Clone, PartialEq)]
-    struct Count(u64);
-
-    impl StateValue for Count {
-        fn write(&self, out: &mut Vec<u8>) {
-            out.push(1);
-            put_u(out, self.0.into());
-        }
-        fn read(bytes: &[u8]) -> Result<Self, String> {
-            Fields::open(bytes, 1)?.u64().map(Self)
-        }
-    }
 
     fn take(keyed: &mut Keyed<Count>) -> Snapshot {
         let mut into = Snapshot::default();

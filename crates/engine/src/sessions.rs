@@ -108,7 +108,7 @@ impl<A: StateValue + Merge> Sessions<A> {
         let revision = session.revision;
         if window.end <= watermark {
             publish(Published { key, series: 0, window, acc: &session.acc, revision });
-            (session.published, session.revision, session.armed) = (true, revision + 1, i64::MAX);
+            (session.published, session.revision, session.armed) = (true, revision.saturating_add(1), i64::MAX);
         } else {
             self.n_open += 1;
         }
@@ -147,7 +147,7 @@ impl<A: StateValue + Merge> Sessions<A> {
         for session in group.sessions.iter_mut().filter(|s| s.armed == now) {
             if session.window.end == now {
                 publish(Published { key: &key, series: 0, window: session.window, acc: &session.acc, revision: session.revision });
-                (session.published, session.revision) = (true, session.revision + 1);
+                (session.published, session.revision) = (true, session.revision.saturating_add(1));
                 self.n_open -= 1;
             }
             session.armed = session.look_at(lateness_us);

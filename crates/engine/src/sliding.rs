@@ -143,8 +143,28 @@ impl<A: StateValue> StateValue for Trail<A> {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(bytes, 1)?;
         let n = fields.count()?;
-        let times = (0..n).map(|_| Ok((fields.i64()?, A::read(fields.bytes()?)?))).collect::<Result<_, String>>()?;
+        let times = (0..n).map(|_| Ok((fields.i64()?, A::read(fields.bytes()?)?))).collect::<Result<Vec<_>, String>>()?;
         fields.end()?;
+        if !times.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err("its times are not in ascending order".to_owned());
+        }
         Ok(Self { times })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::state::testing::Count;
+
+    #[test]
+    fn times_that_do_not_ascend_are_refused() {
+        for (times, is_good) in [(vec![], true), (vec![-3, 0, 5], true), (vec![5, -3], false), (vec![5, 5], false)] {
+            let trail = Trail { times: times.iter().map(|at| (*at, Count(1))).collect() };
+            let mut bytes = Vec::new();
+            trail.write(&mut bytes);
+            assert_eq!(Trail::<Count>::read(&bytes).is_ok(), is_good, "{times:?}");
+        }
     }
 }

@@ -129,3 +129,23 @@ impl StateStore for SharedMemStore {
         self.read().scan_from(prefix, from, each)
     }
 }
+
+#[cfg(test)]
+pub mod testing {
+    use super::StateValue;
+    use crate::layout::{Fields, put_u};
+
+    /// A value for tests of what keeps values.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Count(pub u64);
+
+    impl StateValue for Count {
+        fn write(&self, out: &mut Vec<u8>) {
+            out.push(1);
+            put_u(out, self.0.into());
+        }
+        fn read(bytes: &[u8]) -> Result<Self, String> {
+            Fields::open(bytes, 1)?.u64().map(Self)
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! PostgreSQL 14 and newer, by logical replication with the plugin `pgoutput`.
 
+mod care;
 pub mod check;
 pub mod schedule;
 pub mod settings;

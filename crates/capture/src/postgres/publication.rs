@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Where TimescaleDB makes chunks. Publishing the schema publishes those that are made later, too.
 const CHUNK_SCHEMA: &str = "_timescaledb_internal";
-/// The version of PostgreSQL from which on a change of a time without the publication is passed over instead of refused ("Logical
-/// replication", release notes of 18).
-const MISSING_IS_SKIPPED_SINCE: u32 = 18;
 /// The version of PostgreSQL that publishes schemas.
 const CHUNK_SCHEMA_SINCE: u32 = 15;
+/// From this version on pgoutput passes over what was changed while the publication was away: 18.6 warns "skipped loading publication" in the
+/// server's log, where 17.11 refuses to decode.
+const MISSING_IS_SKIPPED_SINCE: u32 = 18;
 
 /// Stored with every batch: the captured tables that the publication has. A table of them that it has no more has changed unseen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +78,7 @@ impl Noted {
              sent. Choose: put it back ({add}), start again, and ask for a snapshot of it; or {anew}"
         )))
     }
-}
 
-impl Noted {
     /// A table that a pattern means was dropped, and this one has its name.
     fn is_another(&self, relation: &Relation) -> bool {
         self.oids.get(&name_of(relation)).is_some_and(|oid| *oid != relation.oid)
@@ -188,13 +186,13 @@ pub fn add_statement(publication: &str, relations: &[&Relation]) -> String {
     format!("ALTER PUBLICATION {} ADD TABLE {tables}", identifier(publication))
 }
 
-/// The statement that has the chunks of hypertables sent, those of tomorrow too.
+/// The statements that have the chunks of hypertables sent, those of tomorrow too. One transaction, so that no change falls between them.
 pub fn add_chunks_statement(publication: &str, major: u32) -> String {
     if major >= CHUNK_SCHEMA_SINCE {
         format!("ALTER PUBLICATION {} ADD TABLES IN SCHEMA {CHUNK_SCHEMA}", identifier(publication))
     } else {
         format!(
-            "DROP PUBLICATION {0}; CREATE PUBLICATION {0} FOR ALL TABLES WITH (publish_via_partition_root = true)",
+            "BEGIN; DROP PUBLICATION {0}; CREATE PUBLICATION {0} FOR ALL TABLES WITH (publish_via_partition_root = true); COMMIT",
             identifier(publication)
         )
     }

@@ -7,9 +7,9 @@
 //! Two connections: one streams, the other asks the catalog, looks after the slot and writes heartbeats. The second one's work runs beside
 //! the first one's, within `next`; it failing is told in the program's log and tried again, since changes flow without it.
 
+use super::care::{self, Care, Cared};
 use super::catalog::{self, Catalog, Selection};
-use super::decoder::{Asks, Decoder, DecoderError, HEARTBEAT, Reached};
-use super::matching;
+use super::decoder::{Asks, Decoder, DecoderError, Reached};
 use super::pgoutput::Relation;
 use super::publication::{self, Ensured};
 use super::schedule::{Schedule, Standing};
@@ -24,8 +24,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mulgil_model::position::Position;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
@@ -239,16 +237,6 @@ fn read_notes(notes: &Value) -> Result<Noted, SourceError> {
     Ok(Noted { stored, seen, published: serde_json::from_value(notes["publication"].clone()).map_err(damaged)? })
 }
 
-/// What looking after the slot gave: the connection, if it still works, and what was found.
-type Care = Pin<Box<dyn Future<Output = (Option<Connection>, Result<CareFound, WireError>)> + Send>>;
-
-struct CareFound {
-    slot: Option<Slot>,
-    fingerprint: Option<String>,
-    /// Tables that have come and that a pattern means.
-    news: Vec<String>,
-}
-
 pub struct PostgresSource {
     settings: PostgresSettings,
     link: Link,
@@ -283,7 +271,7 @@ impl Source for PostgresSource {
 enum Woken {
     Read(Result<(), WireError>),
     Durable,
-    Cared(Box<(Option<Connection>, Result<CareFound, WireError>)>),
+    Cared(Box<Cared>),
     Late,
     /// Nothing more has arrived.
     Dry,
@@ -310,7 +298,7 @@ impl PostgresSource {
                     self.schedule.heard(Instant::now());
                 }
                 Woken::Dry => return Ok(self.batch()),
-                Woken::Cared(cared) => self.cared(cared.0, cared.1)?,
+                Woken::Cared(cared) => self.cared(*cared)?,
                 Woken::Durable | Woken::Late => {}
             }
             if self.schedule.is_empty_batch_due(Instant::now(), self.standing()) {
@@ -356,7 +344,7 @@ impl PostgresSource {
             read = self.connection.readable() => Woken::Read(read),
             () = std::future::ready(()), if has_changes => Woken::Dry,
             changed = self.link.durable.changed(), if self.link.durable.has_changed().is_ok() => { let _ = changed; Woken::Durable }
-            cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(Box::new(cared)),
+            cared = async { care.as_mut().expect("invariant: the branch is only open with one").await }, if is_caring => Woken::Cared(cared),
             () = sleep_until(deadline) => Woken::Late,
         }
     }
@@ -522,27 +510,14 @@ impl PostgresSource {
     }
 
     fn begin_care(&mut self, is_beat: bool) {
-        let (settings, connection) = (self.settings.clone(), self.sql.take());
-        self.care = Some(Box::pin(async move {
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => match Connection::open(&settings.address, Purpose::Sql).await {
-                    Ok(connection) => connection,
-                    Err(error) => return (None, Err(error)),
-                },
-            };
-            match care(&mut connection, &settings, is_beat).await {
-                Ok(found) => (Some(connection), Ok(found)),
-                Err(error) => (None, Err(error)),
-            }
-        }));
+        self.care = Some(care::begin(self.settings.clone(), self.sql.take(), is_beat));
     }
 
     /// A publication that is another now may lack a table: opening again finds out.
-    fn cared(&mut self, connection: Option<Connection>, found: Result<CareFound, WireError>) -> Result<(), SourceError> {
+    fn cared(&mut self, Cared { connection, found }: Cared) -> Result<(), SourceError> {
         self.care = None;
         self.sql = connection;
-        let CareFound { slot, fingerprint, news } = match found {
+        let care::Found { slot, fingerprint, news } = match found {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, slot = %self.settings.slot, "the slot could not be looked after");
@@ -574,17 +549,6 @@ impl PostgresSource {
         });
         Ok(())
     }
-}
-
-/// Writes a heartbeat, in a transaction so that it is flushed and decoded at once, and reads the slot. A standby writes nothing.
-async fn care(connection: &mut Connection, settings: &PostgresSettings, is_beat: bool) -> Result<CareFound, WireError> {
-    if is_beat {
-        let beat = format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT));
-        connection.query(&beat).await?;
-    }
-    let fingerprint = publication::fingerprint(connection, &settings.publication).await?;
-    let news = matching::news(connection, settings).await?;
-    Ok(CareFound { slot: Slot::read(connection, &settings.slot).await?, fingerprint, news })
 }
 
 impl From<DecoderError> for SourceError {

@@ -54,7 +54,9 @@ impl LogIngest {
             let name = stream.schema.stream.clone();
             let decode = decode_plan(stream, UnknownFields::Refuse)?;
             let (input, n_partitions) = input_of(plan, &name)?;
-            streams.insert(name.clone(), Door { decode, writers: Mutex::default(), input, n_partitions });
+            // The first one now: what keeps rows from being written is told at the start, not to the first who sends some.
+            let writers = Mutex::new(vec![writer_into(plan, &folder.schemas, &name)?]);
+            streams.insert(name, Door { decode, writers, input, n_partitions });
         }
         let remembered = Remembered::open(&*log, now)?;
         metrics::gauge!("mulgil_idempotency_keys").set(remembered.n_keys() as f64);
