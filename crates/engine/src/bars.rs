@@ -144,6 +144,16 @@ impl Operator for BarsOperator {
         self.emit(out)
     }
 
+    fn n_due(&self, to: i64, max: usize) -> usize {
+        self.panes.n_due(to, max)
+    }
+
+    fn close_ahead(&mut self, to: i64, at_most: usize, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError> {
+        let Self { calendars, tables, panes, .. } = self;
+        panes.close_some(to, at_most, store, |bar| append(tables, calendars, &bar))?;
+        self.emit(out)
+    }
+
     fn snapshot(&mut self, watermark: i64, into: &mut Snapshot) {
         self.panes.snapshot(watermark, into);
     }

@@ -1,8 +1,8 @@
 //! Decisions: what a shard cannot know from its rows (the partition went idle, a bounded input has ended, rules were reloaded).
 //!
 //! The binary commits each decision with the shard's outputs, under the position at which it was taken, and hands it back at the same
-//! position when it replays. As JSON: `{"at":[17,0],"decision":"advance_watermark","to":1561309495124000}`, `"decision":"finish"`, or
-//! `"decision":"tell","operator":"rules","message":"…"`; `at` is [input offset, ordinal at that offset], times are microseconds.
+//! position when it replays. As JSON: `{"at":[17,0],"decision":"advance_watermark","to":1561309495124000}` (with `"at_most":50000` where the rest is
+//! owed), `"decision":"close_ahead","to":1561309495124000,"at_most":50000`, `"decision":"finish"`, or `"decision":"tell","operator":"rules","message":"…"`; `at` is [input offset, ordinal at that offset], times are microseconds.
 
 use mulgil_model::position::Position;
 use mulgil_model::time::EventTime;
@@ -15,6 +15,15 @@ pub enum Decision {
     AdvanceWatermark {
         #[serde(with = "micros")]
         to: EventTime,
+        /// Windows to close now. The others are owed: the next decision goes on with them, and no row is taken before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_most: Option<usize>,
+    },
+    /// The next row will move the watermark to `to` and close many windows: so many of them now, the earliest ones. The watermark stays.
+    CloseAhead {
+        #[serde(with = "micros")]
+        to: EventTime,
+        at_most: usize,
     },
     /// A bounded input has ended: every window closes. Rows that come later are late.
     Finish,
@@ -70,7 +79,10 @@ mod tests {
             assert_eq!(serde_json::to_string(&decided).unwrap(), json);
             assert_eq!(serde_json::from_str::<Decided>(json).unwrap(), decided);
         };
-        check(Decision::AdvanceWatermark { to: EventTime(-5) }, r#"{"at":[17,2],"decision":"advance_watermark","to":-5}"#);
+        let advance = |at_most| Decision::AdvanceWatermark { to: EventTime(-5), at_most };
+        check(advance(None), r#"{"at":[17,2],"decision":"advance_watermark","to":-5}"#);
+        check(advance(Some(9)), r#"{"at":[17,2],"decision":"advance_watermark","to":-5,"at_most":9}"#);
+        check(Decision::CloseAhead { to: EventTime(-5), at_most: 9 }, r#"{"at":[17,2],"decision":"close_ahead","to":-5,"at_most":9}"#);
         check(Decision::Finish, r#"{"at":[17,2],"decision":"finish"}"#);
         check(
             Decision::Tell { operator: "rules".into(), message: "{}".into() },

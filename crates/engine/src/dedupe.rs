@@ -159,8 +159,17 @@ impl Dedupe {
         )))
     }
 
+    /// The row is a duplicate as things stand before it.
+    pub fn is_known(&self, rows: &Rows, i: usize, watermark: i64) -> bool {
+        self.is_seen(self.hash_row(rows, i, &mut Vec::new()), watermark)
+    }
+
+    fn is_seen(&self, hash: u128, watermark: i64) -> bool {
+        self.seen.get(&hash).is_some_and(|seen| self.is_remembered(seen.event_time, watermark))
+    }
+
     fn is_first(&mut self, hash: u128, event_time: i64, watermark: i64) -> bool {
-        if self.seen.get(&hash).is_some_and(|seen| self.is_remembered(seen.event_time, watermark)) {
+        if self.is_seen(hash, watermark) {
             return false;
         }
         self.seen.insert(hash, Seen { sequence: self.next_sequence(), event_time });

@@ -61,6 +61,16 @@ pub trait Operator: Send {
     /// A decision taken before the row at `at` moved the watermark to `watermark`.
     fn on_watermark(&mut self, watermark: i64, at: Offset, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError>;
 
+    /// Windows that a watermark of `to` closes, counted up to `max`; 0 for an operator that closes all of its own at once, whatever their number.
+    fn n_due(&self, _to: i64, _max: usize) -> usize {
+        0
+    }
+
+    /// Closes the earliest of the windows that [`Operator::n_due`] counts, at most so many of them, before the watermark is there.
+    fn close_ahead(&mut self, _to: i64, _at_most: usize, _store: &dyn StateStore, _out: &mut Outputs) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Hands over every state entry changed since the last call, and may forget entries that are unchanged and cold.
     fn snapshot(&mut self, watermark: i64, into: &mut Snapshot);
 

@@ -136,13 +136,34 @@ impl<A: StateValue> Panes<A> {
     /// Publishes every window whose end the watermark has reached, ordered by (end, series, key).
     #[inline]
     pub fn close(&mut self, watermark: i64, store: &dyn StateStore, publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
-        if watermark < self.next_end { Ok(()) } else { self.close_due(watermark, store, publish) }
+        if watermark < self.next_end { Ok(()) } else { self.close_some(watermark, usize::MAX, store, publish) }
     }
 
-    fn close_due(&mut self, watermark: i64, store: &dyn StateStore, mut publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
-        while let Some(due) = self.timers.first_entry().filter(|t| t.key().0 <= watermark) {
+    /// Windows that end at `to` or before, counted up to `max`.
+    pub fn n_due(&self, to: i64, max: usize) -> usize {
+        if to < self.next_end { 0 } else { n_due(self.timers.range(..=(to, Series::MAX)).map(|(_, keys)| keys.n), max) }
+    }
+
+    /// Publishes them in the same order, at most so many.
+    pub fn close_some(
+        &mut self,
+        watermark: i64,
+        at_most: usize,
+        store: &dyn StateStore,
+        mut publish: impl FnMut(Published<'_, A>),
+    ) -> Result<(), EngineError> {
+        let mut left = at_most;
+        while left > 0
+            && let Some(due) = self.timers.first_entry().filter(|t| t.key().0 <= watermark)
+        {
             let ((end, series), keys) = due.remove_entry();
-            for key in keys.sorted() {
+            let keys = keys.sorted();
+            let (now, later) = keys.split_at(left.min(keys.len()));
+            left -= now.len();
+            if !later.is_empty() {
+                self.timers.insert((end, series), KeyList::of(later));
+            }
+            for key in now {
                 let open = self.open.get_or_insert_with(key, store, Open::default)?;
                 let at = open.panes.iter().position(|p| p.window.end == end && p.series == series);
                 let Pane { window, acc, .. } = open.panes.swap_remove(at.expect("invariant: a timer has a window"));
@@ -190,20 +211,40 @@ impl<A: StateValue> Panes<A> {
     }
 }
 
+/// The sum of the lists' lengths, up to `max`.
+pub fn n_due(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
+    let mut n = 0;
+    for length in lengths {
+        n += length;
+        if n >= max {
+            return max;
+        }
+    }
+    n
+}
+
 /// Keys one behind the other, each with its length: there may be millions.
 #[derive(Default)]
 struct KeyList {
+    n: usize,
     bytes: Vec<u8>,
 }
 
 impl KeyList {
+    fn of(keys: &[&[u8]]) -> Self {
+        let mut list = Self::default();
+        keys.iter().for_each(|key| list.push(key));
+        list
+    }
+
     fn push(&mut self, key: &[u8]) {
+        self.n += 1;
         put_bytes(&mut self.bytes, key);
     }
 
     fn sorted(&self) -> Vec<&[u8]> {
         let mut fields = Fields::part(&self.bytes);
-        let mut keys = Vec::new();
+        let mut keys = Vec::with_capacity(self.n);
         while !fields.is_empty() {
             keys.push(fields.bytes().expect("invariant: whole keys were written"));
         }

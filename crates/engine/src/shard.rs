@@ -20,6 +20,7 @@ use mulgil_model::ids::{Offset, Partition};
 use mulgil_model::position::Position;
 use mulgil_model::rows::Rows;
 use mulgil_model::schema::StreamSchema;
+use mulgil_model::time::EventTime;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -41,6 +42,15 @@ pub struct ShardStats {
     pub n_rows: u64,
     pub n_duplicates: u64,
     pub operators: OperatorStats,
+}
+
+/// How to take the next rows so that few of them close very many windows at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Portion {
+    /// So many of the rows, at least one.
+    Rows(usize),
+    /// None before [`Decision::CloseAhead`] to this watermark was taken: the first row alone would close too many.
+    CloseAhead(EventTime),
 }
 
 pub struct Shard {
@@ -94,6 +104,34 @@ impl Shard {
         }
         let rows = if n_known == 0 { Cow::Borrowed(rows) } else { Cow::Owned(rows.slice(n_known, rows.len() - n_known)) };
         self.guarded(|shard| shard.take_rows(&rows))
+    }
+
+    /// How many of these rows, the next ones, close at most so many of the windows that are open now.
+    pub fn portion(&self, rows: &Rows, at_most: usize) -> Portion {
+        let times = rows.event_times().values();
+        let mut behind = Vec::new();
+        let mut watermark = self.watermark;
+        watermark.take_rows(times, &mut behind);
+        let is_crowded = |to: i64| self.n_due(to, at_most.saturating_add(1)) > at_most;
+        if !is_crowded(watermark.now()) {
+            return Portion::Rows(rows.len());
+        }
+        match behind.partition_point(|to| !is_crowded(*to)) {
+            // A duplicate moves no watermark, whatever its time.
+            0 if self.dedupe.as_ref().is_some_and(|d| d.is_known(rows, 0, self.watermark.now())) => Portion::Rows(1),
+            0 => Portion::CloseAhead(EventTime(behind[0])),
+            n => Portion::Rows(n),
+        }
+    }
+
+    /// Windows that a watermark of `to` closes, counted up to `max`.
+    pub fn n_due(&self, to: i64, max: usize) -> usize {
+        self.operators.iter().fold(0, |n, operator| n + operator.n_due(to, max - n))
+    }
+
+    /// A decision moved the watermark past windows that it left open.
+    pub fn is_owing(&self) -> bool {
+        self.n_due(self.watermark.now(), 1) > 0
     }
 
     /// Takes a decision at the present position.
@@ -178,6 +216,9 @@ impl Shard {
         let mut out = Outputs::default();
         let next = Position::new(rows.next().0, 0);
         self.n_rows += rows.len() as u64;
+        if self.is_owing() {
+            self.close(None, &mut out)?;
+        }
         match &mut self.dedupe {
             None => self.run_operators(rows, None, &mut out)?,
             Some(dedupe) => {
@@ -203,8 +244,22 @@ impl Shard {
         let mut out = Outputs::default();
         let at = Offset(self.position.commit);
         match decision {
-            Decision::AdvanceWatermark { to } => self.watermark.advance_to(*to),
-            Decision::Finish => self.watermark.advance_to(mulgil_model::time::EventTime(i64::MAX)),
+            Decision::AdvanceWatermark { to, at_most } => {
+                self.watermark.advance_to(*to);
+                self.close(*at_most, &mut out)?;
+            }
+            Decision::Finish => {
+                self.watermark.advance_to(EventTime(i64::MAX));
+                self.close(None, &mut out)?;
+            }
+            Decision::CloseAhead { to, at_most } => {
+                let mut left = *at_most;
+                for operator in &mut self.operators {
+                    let n = operator.n_due(to.micros(), left);
+                    operator.close_ahead(to.micros(), n, &*self.store, &mut out)?;
+                    left -= n;
+                }
+            }
             Decision::Tell { operator, message } => {
                 let told = self.operators.iter_mut().find(|o| o.name() == operator);
                 let told = told
@@ -212,12 +267,24 @@ impl Shard {
                 told.on_message(message, at, &*self.store, &mut out)?;
             }
         }
-        if !matches!(decision, Decision::Tell { .. }) {
-            let watermark = self.watermark.now();
-            self.operators.iter_mut().try_for_each(|o| o.on_watermark(watermark, at, &*self.store, &mut out))?;
-        }
         self.position.ordinal += 1;
         Ok(out)
+    }
+
+    /// Closes what the watermark has passed; with a limit, the rest is owed. The operators that count nothing close all.
+    fn close(&mut self, at_most: Option<usize>, out: &mut Outputs) -> Result<(), EngineError> {
+        let (watermark, at, mut left) = (self.watermark.now(), Offset(self.position.commit), at_most.unwrap_or(usize::MAX));
+        for operator in &mut self.operators {
+            let n = operator.n_due(watermark, left.saturating_add(1));
+            if n <= left {
+                operator.on_watermark(watermark, at, &*self.store, out)?;
+                left -= n;
+            } else {
+                operator.close_ahead(watermark, left, &*self.store, out)?;
+                left = 0;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -73,14 +73,14 @@ fn a_bar_is_published_when_the_watermark_reaches_its_end() {
     check(
         MINUTE,
         0,
-        Some(Decision::AdvanceWatermark { to: EventTime(75 * SECOND) }),
+        Some(Decision::AdvanceWatermark { to: EventTime(75 * SECOND), at_most: None }),
         "trades.bars.10s",
         expect![[r#"
         A 00:00:00Z 00:00:10Z 100 110 100 105 4 415 103.75 3 2 1 0
         B 00:00:00Z 00:00:10Z 50 50 50 50 1 50 50 1 0 1 0
         A 00:00:10Z 00:00:20Z 90 120 90 120 6 571 95.166667 3 6 0 0
         B 00:00:30Z 00:00:40Z 55 55 55 55 0 0 null 1 0 0 0
-        -- AdvanceWatermark { to: EventTime(75000000) }
+        -- AdvanceWatermark { to: EventTime(75000000), at_most: None }
     "#]],
     );
 }

@@ -116,7 +116,7 @@ impl Case {
         let mut due = self.decisions.iter().peekable();
         for (n, then) in self.batches.iter().cycle() {
             while let Some((_, to)) = due.next_if(|(row, _)| *row == at) {
-                take(shard.decide(&Decision::AdvanceWatermark { to: EventTime(*to) }).unwrap());
+                take(shard.decide(&Decision::AdvanceWatermark { to: EventTime(*to), at_most: None }).unwrap());
             }
             let next = due.peek().map_or(self.trades.len(), |(row, _)| *row).min(at + n);
             take(shard.process(&rows(&input, at as u64, &self.trades[at..next])).unwrap());

@@ -1,13 +1,16 @@
 //! The edges of a shard: what it refuses, skips and reports.
 
-use crate::market::{SECOND, open, parse, rows, schema, spec};
+use crate::market::{SECOND, open, parse, rows, schema, spec, table};
+use crate::summaries::{SESSION, summary};
 use expect_test::expect;
 use mulgil_engine::bars::{BarsOperator, BarsSpec};
 use mulgil_engine::calendar::Interval;
 use mulgil_engine::decision::{Decided, Decision};
+use mulgil_engine::dedupe::DedupeSpec;
 use mulgil_engine::operator::{Operator, WATERMARK_NONE};
-use mulgil_engine::shard::Shard;
+use mulgil_engine::shard::{Portion, Shard, ShardSpec};
 use mulgil_engine::state::SharedMemStore;
+use mulgil_engine::summary::SummaryOperator;
 use mulgil_model::position::Position;
 use mulgil_model::time::EventTime;
 
@@ -37,8 +40,8 @@ fn positions_gaps_and_rows_that_were_taken_before() {
     assert_eq!((shard.position(), shard.stats().n_rows), (Position::new(4, 0), 4));
     expect!["rows of 'trades' begin at offset 7, expected 4"].assert_eq(&shard.process(&batch(7)).unwrap_err().to_string());
     shard.process(&batch(4)).expect("a refused batch changes nothing");
-    shard.decide(&Decision::AdvanceWatermark { to: EventTime(30 * SECOND) }).unwrap();
-    shard.decide(&Decision::AdvanceWatermark { to: EventTime(20 * SECOND) }).unwrap();
+    shard.decide(&Decision::AdvanceWatermark { to: EventTime(30 * SECOND), at_most: None }).unwrap();
+    shard.decide(&Decision::AdvanceWatermark { to: EventTime(20 * SECOND), at_most: None }).unwrap();
     assert_eq!((shard.position(), shard.watermark()), (Position::new(7, 2), 30 * SECOND));
     let elsewhere = rows(&schema("other"), 7, &parse(TRADES));
     expect!["rows of other/0 were handed to the shard of trades/0"].assert_eq(&shard.process(&elsewhere).unwrap_err().to_string());
@@ -49,7 +52,7 @@ fn a_shard_goes_on_where_its_snapshot_was_taken() {
     let store = SharedMemStore::default();
     let mut shard = start(&store);
     shard.process(&rows(&schema("trades"), 0, &parse(TRADES))).unwrap();
-    shard.decide(&Decision::AdvanceWatermark { to: EventTime(9 * SECOND) }).unwrap();
+    shard.decide(&Decision::AdvanceWatermark { to: EventTime(9 * SECOND), at_most: None }).unwrap();
     store.apply(shard.snapshot());
     let mut again = start(&store);
     assert_eq!((again.position(), again.watermark()), (Position::new(3, 1), 9 * SECOND));
@@ -82,4 +85,66 @@ fn after_an_error_a_shard_refuses_to_go_on() {
 fn operators_have_names_of_their_own() {
     let error = open(spec(&schema("trades")), vec![bars(), bars()], &SharedMemStore::default()).map(drop).unwrap_err();
     expect!["operator 'bars': its name must be unique in the shard, not empty, and without a zero byte"].assert_eq(&error.to_string());
+}
+
+/// The last row closes two bars: the watermark before it is 236, so that the bar of 181 is open too.
+const A_JUMP: &str = "
+    1   A 100 1 B t1
+    61  A 100 1 B t2
+    121 A 100 1 B t3
+    181 A 100 1 B t4
+    241 A 100 1 B t5
+    901 A 100 1 B t6
+";
+
+#[test]
+fn many_windows_are_closed_ahead_of_the_row_that_closes_them() {
+    let rows = |from: usize, to: usize| rows(&schema("trades"), from as u64, &parse(A_JUMP)[from..to]);
+    let mut shard = start(&SharedMemStore::default());
+    assert_eq!(shard.portion(&rows(0, 6), 5), Portion::Rows(6), "nothing is open yet");
+    shard.process(&rows(0, 5)).unwrap();
+    assert_eq!(shard.portion(&rows(5, 6), 2), Portion::Rows(1));
+    assert_eq!(shard.portion(&rows(5, 6), 1), Portion::CloseAhead(EventTime(896 * SECOND)));
+    let watermark = shard.watermark();
+    let outputs = shard.decide(&Decision::CloseAhead { to: EventTime(896 * SECOND), at_most: 1 }).unwrap();
+    expect![[r#"
+        A 00:03:00Z 00:04:00Z 100 100 100 100 1 100 100 1 1 0 0
+    "#]]
+    .assert_eq(&table(outputs, "trades.bars.1m"));
+    assert_eq!((shard.watermark(), shard.stats().operators.n_open_windows), (watermark, 1), "the watermark is the row's to move");
+    assert_eq!(shard.portion(&rows(5, 6), 1), Portion::Rows(1));
+}
+
+#[test]
+fn a_duplicate_of_another_time_closes_nothing_ahead() {
+    let input = schema("trades.in");
+    let dedupe = DedupeSpec { columns: vec!["trade_id".into()], horizon_us: 3600 * SECOND, n_max: 10, output: schema("trades") };
+    let bars = BarsOperator::new(&BarsSpec::new(input.clone(), vec![Interval::parse("1m").unwrap()])).unwrap();
+    let spec = ShardSpec { dedupe: Some(dedupe), ..spec(&input) };
+    let mut shard = open(spec, vec![Box::new(bars)], &SharedMemStore::default()).unwrap();
+    shard.process(&rows(&input, 0, &parse("1 A 100 1 B t1"))).unwrap();
+    let next = |id: &str| rows(&input, 1, &parse(&format!("901 A 100 1 B {id}\n 902 A 100 1 B t9")));
+    assert_eq!(shard.portion(&next("t1"), 0), Portion::Rows(1));
+    assert_eq!(shard.portion(&next("t2"), 0), Portion::CloseAhead(EventTime(896 * SECOND)));
+}
+
+#[test]
+fn a_session_that_the_next_row_may_join_is_not_closed_ahead_of_it() {
+    let input = schema("trades");
+    let written = |is_ahead: bool| {
+        let session = SummaryOperator::new(&summary("session", "trades", SESSION(), &["symbol"], 0, 10)).unwrap();
+        let spec = ShardSpec { out_of_orderness_us: 0, ..spec(&input) };
+        let mut shard = open(spec, vec![Box::new(session)], &SharedMemStore::default()).unwrap();
+        // A's session ends at 11 and B's at 10, unless a row comes until then.
+        let mut outputs = vec![shard.process(&rows(&input, 0, &parse("0 B 100 1 B\n 1 A 100 1 B"))).unwrap()];
+        if is_ahead {
+            outputs.push(shard.decide(&Decision::CloseAhead { to: EventTime(11 * SECOND), at_most: 9 }).unwrap());
+            assert_eq!(shard.stats().operators.n_open_windows, 1);
+        }
+        outputs.push(shard.process(&rows(&input, 2, &parse("11 A 100 1 B"))).unwrap());
+        outputs.push(shard.decide(&Decision::Finish).unwrap());
+        outputs.into_iter().map(|o| table(o, "trades.session")).collect::<String>()
+    };
+    assert_eq!(written(true), written(false));
+    assert_eq!(written(true).lines().count(), 2, "{}", written(true));
 }

@@ -12,7 +12,7 @@ use super::writer::StreamWriter;
 use anyhow::{Context, Result, bail};
 use mulgil_engine::decision::{Decided, Decision};
 use mulgil_engine::output::{Emitted, Outputs};
-use mulgil_engine::shard::Shard;
+use mulgil_engine::shard::{Portion, Shard};
 use mulgil_log::{Advance, Append, Commit, Log, Owner, ReadLimit, RecordsBuilder};
 use mulgil_model::ids::{Offset, Topic, TopicPartition};
 use mulgil_model::position::Position;
@@ -51,7 +51,7 @@ pub struct ShardLimits {
     /// Rows taken at once.
     pub batch_rows: usize,
     pub snapshot_every: Duration,
-    /// A snapshot comes early when this many state entries have changed.
+    /// A snapshot comes early when this many state entries have changed. One commit closes about as many windows at most.
     pub dirty_entries_max: usize,
     /// None: an idle partition waits.
     pub idle_after: Option<Duration>,
@@ -192,7 +192,7 @@ impl ShardRunner {
         if matches!(decision, Decision::Tell { operator, .. } if operator == RULES_OPERATOR) && self.setup.rules.is_none() {
             // Recorded when there were rules; now there is nobody to tell. It still counts as a decision, one without effect.
             let to = EventTime(self.shard.watermark());
-            return Ok(self.shard.decide(&Decision::AdvanceWatermark { to })?);
+            return Ok(self.shard.decide(&Decision::AdvanceWatermark { to, at_most: None })?);
         }
         if let (Decision::Tell { operator, message }, Some(rules)) = (decision, &mut self.setup.rules)
             && operator == RULES_OPERATOR
@@ -232,10 +232,14 @@ impl ShardRunner {
     /// The next commit of this shard, if there is anything to do. It must be committed before the next call.
     pub fn prepare(&mut self, now: Instant) -> Result<Option<Commit>> {
         self.times(now);
+        if self.shard.is_owing() {
+            let rest = self.advance(self.shard.watermark());
+            return self.take(rest).map(Some);
+        }
         if let Some(decision) = self.new_rules() {
             return self.take(decision).map(Some);
         }
-        let rows =
+        let mut rows =
             self.setup.reader.read(self.setup.input.partition, Offset(self.shard.position().commit), self.setup.limits.batch_rows)?;
         if rows.is_empty() {
             return match self.decide(now) {
@@ -244,6 +248,12 @@ impl ShardRunner {
             };
         }
         self.times(now).row = now;
+        let at_most = self.closes_max();
+        match self.shard.portion(&rows, at_most) {
+            Portion::Rows(n) if n < rows.len() => rows = rows.slice(0, n),
+            Portion::Rows(_) => {}
+            Portion::CloseAhead(to) => return self.take(Decision::CloseAhead { to, at_most }).map(Some),
+        }
         let outputs = self.shard.process(&rows).with_context(|| format!("shard of {}", self.setup.input))?;
         let appends = self.encode(outputs.into_emitted())?;
         Ok(Some(self.commit(appends)))
@@ -253,7 +263,8 @@ impl ShardRunner {
     pub fn finish(&mut self) {
         if self.finish == Finish::No {
             // A shard that was finished before, by an earlier run, has nothing left to close.
-            self.finish = if self.shard.watermark() == i64::MAX { Finish::Done } else { Finish::Asked };
+            let is_over = self.shard.watermark() == i64::MAX && !self.shard.is_owing();
+            self.finish = if is_over { Finish::Done } else { Finish::Asked };
         }
     }
 
@@ -265,8 +276,13 @@ impl ShardRunner {
     /// What the outside world makes of the silence.
     fn decide(&mut self, now: Instant) -> Option<Decision> {
         if self.finish == Finish::Asked {
-            self.finish = Finish::Done;
-            return Some(Decision::Finish);
+            return Some(match self.advance(i64::MAX) {
+                Decision::AdvanceWatermark { at_most: None, .. } => {
+                    self.finish = Finish::Done;
+                    Decision::Finish
+                }
+                a_part => a_part,
+            });
         }
         let idle = now.duration_since(self.times(now).row);
         let waited_long_enough = self.setup.limits.idle_after.is_some_and(|after| idle >= after);
@@ -275,7 +291,18 @@ impl ShardRunner {
         }
         self.times(now).row = now;
         let to = self.shard.watermark().saturating_add(i64::try_from(idle.as_micros()).unwrap_or(i64::MAX));
-        Some(Decision::AdvanceWatermark { to: EventTime(to) })
+        Some(self.advance(to))
+    }
+
+    fn closes_max(&self) -> usize {
+        self.setup.limits.dirty_entries_max.max(1)
+    }
+
+    /// With a limit where more windows than one commit should hold would close: the others are owed, and closed next.
+    fn advance(&self, to: i64) -> Decision {
+        let limit = self.closes_max();
+        let is_crowded = self.shard.n_due(to, limit.saturating_add(1)) > limit;
+        Decision::AdvanceWatermark { to: EventTime(to), at_most: is_crowded.then_some(limit) }
     }
 
     fn take(&mut self, decision: Decision) -> Result<Commit> {
