@@ -85,10 +85,13 @@ impl Chunk {
         from.0.saturating_sub(self.base().0) as usize..self.rows.len()
     }
 
-    /// Roughly what it keeps in memory, whether it is encoded yet or not: always the same for one chunk.
+    /// Roughly what it keeps in memory, whether it is encoded yet or not: always the same for one chunk. Of buffers that it shares with its
+    /// neighbours, which are parts of the same commit, its own part.
     pub fn bytes(&self) -> usize {
         const ENCODED_ROW_BYTES: usize = 256;
-        self.rows.len() * ENCODED_ROW_BYTES + self.rows.batch.get_array_memory_size()
+        let columns = self.rows.batch.columns().iter();
+        let own: usize = columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum();
+        self.rows.len() * ENCODED_ROW_BYTES + own
     }
 
     fn encode(&self) -> Encoded {

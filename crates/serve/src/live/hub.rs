@@ -1,7 +1,8 @@
 //! Where live clients meet: one ring of recent rows per partition, filled by whichever client asks first and read by all.
 //!
 //! There is no task and no queue: a client that wakes after a commit asks the tail for the rows behind its own offset. The first one
-//! reads and encodes them, the others find them. A client that is far behind reads the feed by itself, so that it costs the others nothing.
+//! reads and encodes them, the others find them. Clients that are behind what the ring holds leave what they read for those behind them: after
+//! a pause of the machine all of them are, and each reading everything for itself would be the reason that none catches up.
 
 use super::audience::Audiences;
 use super::chunk::{CHUNK_ROWS_MAX, Chunk};
@@ -48,6 +49,14 @@ struct Ring {
     drained_at: Option<u64>,
     /// The offset behind its last row, once it is known.
     end: Option<Offset>,
+    /// What was read last for clients behind the ring.
+    reread: Reread,
+}
+
+#[derive(Default)]
+struct Reread {
+    chunks: VecDeque<Arc<Chunk>>,
+    bytes: usize,
 }
 
 impl Hub {
@@ -84,8 +93,11 @@ impl Hub {
 
     /// What all rings and audiences keep in memory.
     pub fn ring_bytes(&self) -> usize {
-        let rings: usize = self.tails.lock().values().map(|tail| tail.ring.lock().bytes).sum();
-        rings + self.audiences.bytes()
+        let kept = |tail: &Arc<Tail>| {
+            let ring = tail.ring.lock();
+            ring.bytes + ring.reread.bytes
+        };
+        self.tails.lock().values().map(kept).sum::<usize>() + self.audiences.bytes()
     }
 
     pub fn bounds(&self, tail: &Tail) -> Result<Bounds, PortError> {
@@ -105,8 +117,15 @@ impl Hub {
         }
         let is_behind = ring.end.is_some_and(|end| from < end);
         if is_behind {
+            if let Some(chunk) = ring.reread.find(from) {
+                return Ok(Step::Rows(chunk));
+            }
             drop(ring);
-            return self.read(tail, from);
+            let step = self.read(tail, from)?;
+            if let Step::Rows(chunk) = &step {
+                tail.ring.lock().reread.push(Arc::clone(chunk), self.ring_bytes_max);
+            }
+            return Ok(step);
         }
         if ring.end == Some(from) && ring.drained_at == Some(tick) {
             return Ok(Step::End);
@@ -156,5 +175,19 @@ impl Ring {
         }
         self.end = Some(end);
         self.drained_at = Some(tick);
+    }
+}
+
+impl Reread {
+    fn find(&self, from: Offset) -> Option<Arc<Chunk>> {
+        self.chunks.iter().find(|c| c.base() <= from && from < c.next()).map(Arc::clone)
+    }
+
+    fn push(&mut self, chunk: Arc<Chunk>, bytes_max: usize) {
+        self.bytes += chunk.bytes();
+        self.chunks.push_back(chunk);
+        while self.bytes > bytes_max {
+            self.bytes -= self.chunks.pop_front().map_or(0, |c| c.bytes());
+        }
     }
 }

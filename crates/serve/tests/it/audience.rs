@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const SYMBOLS: [&str; 4] = ["A", "B", "C", "D"];
 
@@ -65,6 +66,33 @@ fn who_stands_at_the_same_place_gets_the_same_frame() {
     let before = hub.audiences().bytes();
     drop([first, second, late]);
     assert!(before > 0 && hub.audiences().bytes() == 0, "what nobody wants is forgotten");
+}
+
+#[test]
+fn those_who_are_behind_what_is_kept_read_it_once_for_all() {
+    let market = Market::new(1);
+    // Room for a few chunks of seven rows.
+    let hub = Hub::new(Arc::clone(&market) as _, 8 << 10);
+    let mut behind = [["A"], ["B"], ["C"]].map(|symbols| (open(&hub, &market, Some(&symbols)), Vec::new()));
+    let mut leader = open(&hub, &market, None);
+    market.commit((0..700).map(|i| trade(SYMBOLS[i % 4], i as i64, 100, 1, i)));
+    assert_eq!(ids(&pull(&mut leader, &hub, 1)).len(), 700);
+    let n_before = market.n_reads.load(Ordering::Relaxed);
+    let mut is_any_behind = true;
+    while is_any_behind {
+        is_any_behind = false;
+        for (selection, seen) in &mut behind {
+            let mut frames = Vec::new();
+            is_any_behind |= selection.pull_shared(&hub, 1, 1, &mut frames).unwrap() == Pulled::More;
+            seen.extend(ids(&frames));
+        }
+    }
+    let n_reads = market.n_reads.load(Ordering::Relaxed) - n_before;
+    assert!((90..=110).contains(&n_reads), "{n_reads} reads of seven rows for 700 rows and three clients");
+    for (i, (_, seen)) in behind.iter().enumerate() {
+        assert_eq!(*seen, (i..700).step_by(4).collect::<Vec<_>>());
+    }
+    assert!(hub.ring_bytes() < 64 << 10);
 }
 
 /// A client as a test sees it: what it wants, what it got, and the first id that it may get.

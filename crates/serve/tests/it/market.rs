@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -34,6 +35,8 @@ pub struct Market {
     /// Rows and the first kept offset of each partition.
     partitions: Mutex<BTreeMap<(Topic, Partition), Kept>>,
     tick: watch::Sender<u64>,
+    /// Reads of rows, of all streams.
+    pub n_reads: AtomicUsize,
     pub ready: Mutex<bool>,
     pub generator: Mutex<Option<GeneratorStatus>>,
     pub ingest_fails: Mutex<Option<PortError>>,
@@ -75,6 +78,7 @@ impl Market {
             streams: Mutex::new(streams),
             partitions: Mutex::new(partitions),
             tick: watch::Sender::new(0),
+            n_reads: AtomicUsize::new(0),
             ready: Mutex::new(true),
             generator: Mutex::new(None),
             ingest_fails: Mutex::new(None),
@@ -175,6 +179,7 @@ impl Feed for Market {
     }
 
     fn read(&self, stream: &Topic, partition: Partition, from: ReadFrom, max_rows: usize) -> Result<Rows, PortError> {
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
         let not_found = || PortError::new(PortErrorKind::NotFound, "no such place");
         let schema =
             self.streams.lock().iter().find(|s| s.schema.stream == *stream).map(|s| Arc::clone(&s.schema)).ok_or_else(not_found)?;
