@@ -370,3 +370,26 @@ async fn fewer_connections_than_wished_are_enough() {
     task.settings = SnapshotSettings { connections: 16, ..settings() };
     assert_eq!(rows_of(&read_all(task).await.unwrap()), 300);
 }
+
+/// A table whose rows are wanted in order gives them in the order of its key, though others are read at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_wanted_in_order_is_read_range_by_range() {
+    let database = Database::new(
+        "in_order",
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 500);
+         CREATE TABLE heap (id int); INSERT INTO heap SELECT generate_series(1, 1000);
+         CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other SELECT generate_series(1, 500); ANALYZE",
+    );
+    let mut task = database.task(&["t", "heap", "other"], Pinned::Now);
+    task.settings.in_order = ["public.t", "public.heap"].map(str::to_owned).into();
+    let batches = check(&database, &["t", "heap", "other"], task).await;
+    assert!(notes_of(batches.last().unwrap()).tables[0].spans.len() > 5, "several ranges");
+    for (table, n) in [("t", 500), ("heap", 1000)] {
+        let id = |what: &What| match what {
+            What::Row { table: of, after: Some(row), .. } if &*of.id.table == table => Some(row[0].clone()),
+            _ => None,
+        };
+        let ids: Vec<_> = batches.iter().flat_map(|b| &b.changes).filter_map(|c| id(&c.what)).collect();
+        assert_eq!(ids, (1..=n).map(Datum::Int).collect::<Vec<_>>(), "{table}");
+    }
+}

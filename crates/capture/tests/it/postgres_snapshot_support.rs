@@ -34,7 +34,7 @@ pub struct Database {
 }
 
 pub fn settings() -> SnapshotSettings {
-    SnapshotSettings { connections: 3, chunk_rows: 7, chunk_bytes: 1 << 20, span_rows: 40, span_pages: 1 }
+    SnapshotSettings { connections: 3, chunk_rows: 7, chunk_bytes: 1 << 20, span_rows: 40, span_pages: 1, ..SnapshotSettings::default() }
 }
 
 pub fn shapes() -> Shapes {

@@ -70,6 +70,7 @@ fn settings(plan: &CapturePlan, dir: &Path) -> Result<Settings> {
             settings.silence = plan.heartbeat.map_or(settings.silence, silence);
             settings.signal_table.clone_from(&plan.signals);
             settings.mode = plan.snapshot;
+            settings.snapshot.in_order.clone_from(&plan.streamed);
             // On the thread that the source has for itself.
             settings.gather = Some(|| std::thread::sleep(GATHERED));
             Settings::Postgres(Box::new(settings))

@@ -9,6 +9,7 @@ use mulgil_capture::snapshot_mode::SnapshotMode;
 use mulgil_capture::typed::{Changes, OnBreak};
 use mulgil_model::ids::Topic;
 use mulgil_model::schema::StreamKind;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The longest name of a source: it is a part of its topics' names, of its slot's and of its owner's.
@@ -24,6 +25,8 @@ pub struct CapturePlan {
     /// Where its address stands: `env:…` or `file:…`. Looked up when it is opened, so that reading the log does not need it.
     pub url: String,
     pub tables: Vec<String>,
+    /// Those of them that streams are made of: what is computed from their rows wants them in order.
+    pub streamed: BTreeSet<String>,
     pub snapshot: SnapshotMode,
     /// None: none are sent.
     pub heartbeat: Option<Duration>,
@@ -85,6 +88,7 @@ impl CapturePlan {
             database: database(name, s)?,
             url,
             tables,
+            streamed: BTreeSet::new(),
             snapshot: snapshot(name, s.snapshot.as_deref())?,
             heartbeat,
             signals: s.signals.clone(),

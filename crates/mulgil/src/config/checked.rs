@@ -173,8 +173,13 @@ impl Checked {
     pub fn new(written: &Written) -> Result<Self> {
         let is_captured = |s: &written::SourceSection| matches!(s.r#type.as_str(), "postgres" | "mysql");
         let captures = written.source.iter().filter(|(_, s)| is_captured(s));
-        let captures = captures.map(|(name, s)| CapturePlan::new(name, s)).collect::<Result<Vec<_>>>()?;
+        let mut captures = captures.map(|(name, s)| CapturePlan::new(name, s)).collect::<Result<Vec<_>>>()?;
         let streams = written.stream.iter().map(|(name, s)| stream(name, s, &captures)).collect::<Result<Vec<_>>>()?;
+        for origin in streams.iter().filter_map(|s| s.from.as_ref()) {
+            for capture in captures.iter_mut().filter(|c| c.name == origin.source) {
+                capture.streamed.insert(origin.table.clone());
+            }
+        }
         let zone_of = |stream: &str| {
             streams.iter().find(|s| s.schema.stream.as_str() == stream).map_or_else(|| "UTC".to_owned(), |s| s.timezone.clone())
         };

@@ -31,6 +31,7 @@ mod worker;
 
 use super::address::Address;
 use super::wire::{Connection, Purpose, WireError};
+use std::collections::BTreeSet;
 
 /// How much is read at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +46,14 @@ pub struct SnapshotSettings {
     pub span_rows: u64,
     /// Tables without a key into ranges of this many pages.
     pub span_pages: u64,
+    /// Tables (`public.trades`) whose ranges are read one after the other: whoever computes in event time wants the rows in the order of a key
+    /// that grows with time, not four ranges mixed.
+    pub in_order: BTreeSet<String>,
 }
 
 impl Default for SnapshotSettings {
     fn default() -> Self {
-        Self { connections: 4, chunk_rows: 8_192, chunk_bytes: 4 << 20, span_rows: 1_000_000, span_pages: 16_384 }
+        Self { connections: 4, chunk_rows: 8_192, chunk_bytes: 4 << 20, span_rows: 1_000_000, span_pages: 16_384, in_order: BTreeSet::new() }
     }
 }
 

@@ -82,6 +82,10 @@ struct Run {
     holder: usize,
     /// Parts whose end has not been given yet.
     n_parts_left: usize,
+    /// One part at a time.
+    is_in_order: bool,
+    /// Parts being read now.
+    n_reading: usize,
 }
 
 struct Holder {
@@ -194,7 +198,8 @@ impl SnapshotReader {
                 void.push(plan.table.clone());
             }
             self.notes.tables.push(notes);
-            self.runs.push(Run { plan, wanted, generation: 0, holder: 0, n_parts_left: 0 });
+            let is_in_order = self.settings.in_order.contains(&format!("{}.{}", wanted.schema, wanted.name));
+            self.runs.push(Run { plan, wanted, generation: 0, holder: 0, n_parts_left: 0, is_in_order, n_reading: 0 });
             self.enqueue(self.runs.len() - 1);
         }
         let batch = self.truncates(void);
@@ -259,7 +264,7 @@ impl SnapshotReader {
     /// Has every connection read.
     async fn dispatch(&mut self) -> Result<(), SnapshotError> {
         while self.n_reading < self.settings.connections.max(1) {
-            let Some(job) = self.queue.pop_front() else { break };
+            let Some(job) = self.next_job() else { break };
             let connection = match self.idle.pop() {
                 Some(connection) => connection,
                 None => match connect(&self.address).await {
@@ -275,9 +280,15 @@ impl SnapshotReader {
                 },
             };
             self.n_reading += 1;
+            self.runs[job.from.table].n_reading += 1;
             self.tasks.spawn(job.run(connection, self.sender.clone()));
         }
         Ok(())
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        let is_free = |job: &Job| !self.runs[job.from.table].is_in_order || self.runs[job.from.table].n_reading == 0;
+        self.queue.iter().position(is_free).and_then(|at| self.queue.remove(at))
     }
 
     async fn event(&mut self) -> Result<Event, SnapshotError> {
@@ -307,6 +318,7 @@ impl SnapshotReader {
 
     async fn ended(&mut self, ended: Ended) -> Result<(), SnapshotError> {
         self.n_reading -= 1;
+        self.runs[ended.from.table].n_reading -= 1;
         self.idle.extend(ended.connection);
         let is_current = self.runs[ended.from.table].generation == ended.from.generation;
         match ended.outcome {
