@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub struct Options {
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// Rows a second [default: half of the rate that is measured first]
+    /// Rows a second [default: half of the rate that is measured first, with the clients]
     #[arg(long)]
     rate: Option<u64>,
     /// WebSocket clients with ten of the hundred symbols each
@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<Tally> {
     std::fs::create_dir_all(&out)?;
     let rate = match options.rate {
         Some(rate) => rate,
-        None => sustained(&bench)? / 2,
+        None => followed(&bench, options.clients, sustained(&bench)?)? / 2,
     };
     println!("{rate} rows/s for {} minutes, {} clients", options.minutes, options.clients);
     let config = format!("{CONFIG}{KEPT}");
@@ -87,12 +87,50 @@ fn sustained(bench: &Bench) -> Result<u64> {
     }
 }
 
+/// The highest of ever lower rates at which every client follows, for half a minute: a slow one is closed before that.
+fn followed(bench: &Bench, clients: u32, from: u64) -> Result<u64> {
+    const TRIED_SECONDS: &str = "30";
+    const P99_US_MAX: f64 = 1e6;
+    let mut rate = from;
+    while rate > 1_000 {
+        let workload = bench.workload("soak-maximum")?;
+        let server = Server::start(&workload)?;
+        let load = Load { url: server.url(), pid: server.pid(), clients, rate };
+        let is_followed = load.run(bench, TRIED_SECONDS).and_then(|run| {
+            let (p99_us, all) = (run.number("p99_us")?, delivered(&Ok(run)));
+            Ok(p99_us < P99_US_MAX && all.is_ok())
+        });
+        if is_followed.unwrap_or(false) {
+            println!("measured maximum with {clients} clients: {rate} rows/s");
+            return Ok(rate);
+        }
+        println!("{clients} clients do not follow {rate} rows/s");
+        rate = rate * 4 / 5;
+    }
+    bail!("{clients} clients follow no rate at all")
+}
+
+/// Rows posted at a rate, and clients that read them.
+struct Load {
+    url: String,
+    pid: u32,
+    clients: u32,
+    rate: u64,
+}
+
+impl Load {
+    fn run(&self, bench: &Bench, seconds: &str) -> Result<Inside> {
+        let [pid, clients, rate] = [u64::from(self.pid), self.clients.into(), self.rate].map(|n| n.to_string());
+        let words = ["clients", "--url", &self.url, "--server-pid", &pid, "--clients", &clients, "--rate", &rate, "--seconds", seconds];
+        Inside::run(bench, &words)
+    }
+}
+
 fn soak(bench: &Bench, server: &Server, workload: &Workload, options: &Options, rate: u64) -> Result<(Vec<Sample>, Result<Inside>)> {
-    let (url, pid) = (server.url(), server.pid().to_string());
-    let (seconds, clients, rate) = ((options.minutes * 60).to_string(), options.clients.to_string(), rate.to_string());
-    let words = ["clients", "--url", &url, "--server-pid", &pid, "--clients", &clients, "--rate", &rate, "--seconds", &seconds];
+    let load = Load { url: server.url(), pid: server.pid(), clients: options.clients, rate };
+    let seconds = (options.minutes * 60).to_string();
     std::thread::scope(|scope| {
-        let load = scope.spawn(|| Inside::run(bench, &words));
+        let load = scope.spawn(|| load.run(bench, &seconds));
         let (began, mut samples) = (Instant::now(), Vec::new());
         while !load.is_finished() {
             samples.push(Sample::take(server, workload, began.elapsed().as_secs_f64())?);

@@ -172,6 +172,11 @@ impl<'a> Fields<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that were not read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Every byte must have been read.
     pub fn end(&self) -> Result<(), String> {
         if self.rest.is_empty() { Ok(()) } else { Err(format!("it has {} bytes too many", self.rest.len())) }

@@ -21,6 +21,7 @@ mod closed;
 mod panes;
 mod sessions;
 mod sliding;
+mod timers;
 
 pub mod dedupe;
 mod late;

@@ -1,16 +1,16 @@
 //! Windowed state: an accumulator per key and window, closed by the watermark and kept open to revision for the allowed lateness.
 //!
 //! Open windows have one entry per key, because a row touches all windows of its key. Closed ones are kept by time: [`crate::closed`].
-//! Timers live in memory only and are rebuilt from the open windows at the start: one read of every key that has one.
+//! When they close is in [`crate::timers`].
 
 use crate::closed::{ClosedWindows, limit_of};
 use crate::error::EngineError;
 use crate::keyed::Keyed;
-use crate::layout::{Fields, put_bytes, put_framed, put_i, put_u};
+use crate::layout::{Fields, put_framed, put_i, put_u};
 use crate::operator::{OperatorStats, WATERMARK_NONE};
 use crate::state::{Snapshot, StateStore, StateValue};
+use crate::timers::Timers;
 use crate::window::Window;
-use std::collections::BTreeMap;
 
 /// What a window keeps of its rows. The result must not depend on the order of rows, other than through what a row itself carries.
 pub trait Accumulator<R>: StateValue {
@@ -41,10 +41,7 @@ pub struct Panes<A> {
     lateness_us: i64,
     open: Keyed<Open<A>>,
     closed: ClosedWindows<A>,
-    /// Keys by (end, series) of their open windows. Keys are put in order when the time comes.
-    timers: BTreeMap<(i64, Series), KeyList>,
-    next_end: i64,
-    n_open: usize,
+    timers: Timers,
 }
 
 impl<A: StateValue> Panes<A> {
@@ -53,19 +50,20 @@ impl<A: StateValue> Panes<A> {
             lateness_us: lateness_us.max(0),
             open: Keyed::new(operator, "open", hot_max),
             closed: ClosedWindows::new(operator, hot_max),
-            timers: BTreeMap::new(),
-            next_end: i64::MAX,
-            n_open: 0,
+            timers: Timers::new(operator),
         }
     }
 
-    /// Rebuilds the timers.
+    /// Reads the timers. A state of an older version has none: they are rebuilt from every key that has an open window.
     pub fn open(&mut self, store: &dyn StateStore) -> Result<(), EngineError> {
+        if self.timers.open(store)? {
+            return Ok(());
+        }
         let (prefix, label) = (self.open.prefix().to_vec(), self.open.label());
         let mut bad = None;
         store.scan(&prefix, &mut |key, bytes| {
             match Open::<A>::read(bytes) {
-                Ok(open) => open.panes.iter().for_each(|p| self.arm(p.window.end, p.series, &key[prefix.len()..])),
+                Ok(open) => open.panes.iter().for_each(|p| self.timers.arm(p.window.end, p.series, &key[prefix.len()..])),
                 Err(reason) => bad = Some(EngineError::State { prefix: label.clone(), reason }),
             }
             bad.is_none()
@@ -101,9 +99,7 @@ impl<A: StateValue> Panes<A> {
                     Some(pane) => pane.acc.add(row),
                     None => {
                         open.panes.push(Pane { series, window, acc: A::of(row) });
-                        self.n_open += 1;
-                        self.next_end = self.next_end.min(window.end);
-                        self.timers.entry((window.end, series)).or_default().push(key);
+                        self.timers.arm(window.end, series, key);
                     }
                 }
             }
@@ -136,12 +132,12 @@ impl<A: StateValue> Panes<A> {
     /// Publishes every window whose end the watermark has reached, ordered by (end, series, key).
     #[inline]
     pub fn close(&mut self, watermark: i64, store: &dyn StateStore, publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
-        if watermark < self.next_end { Ok(()) } else { self.close_some(watermark, usize::MAX, store, publish) }
+        if watermark < self.timers.next_end() { Ok(()) } else { self.close_some(watermark, usize::MAX, store, publish) }
     }
 
     /// Windows that end at `to` or before, counted up to `max`.
     pub fn n_due(&self, to: i64, max: usize) -> usize {
-        if to < self.next_end { 0 } else { n_due(self.timers.range(..=(to, Series::MAX)).map(|(_, keys)| keys.n), max) }
+        self.timers.n_due(to, max)
     }
 
     /// Publishes them in the same order, at most so many.
@@ -153,21 +149,14 @@ impl<A: StateValue> Panes<A> {
         mut publish: impl FnMut(Published<'_, A>),
     ) -> Result<(), EngineError> {
         let mut left = at_most;
-        while left > 0
-            && let Some(due) = self.timers.first_entry().filter(|t| t.key().0 <= watermark)
-        {
-            let ((end, series), keys) = due.remove_entry();
-            let keys = keys.sorted();
-            let (now, later) = keys.split_at(left.min(keys.len()));
-            left -= now.len();
-            if !later.is_empty() {
-                self.timers.insert((end, series), KeyList::of(later));
-            }
-            for key in now {
+        while let Some(due) = self.timers.take(watermark, left) {
+            let (end, series, keys) = (due.end, due.series, due.keys());
+            left -= keys.len();
+            for key in keys {
                 let open = self.open.get_or_insert_with(key, store, Open::default)?;
                 let at = open.panes.iter().position(|p| p.window.end == end && p.series == series);
-                let Pane { window, acc, .. } = open.panes.swap_remove(at.expect("invariant: a timer has a window"));
-                self.n_open -= 1;
+                let Some(at) = at else { return Err(self.timers.damaged("a window that they name is not open".to_owned())) };
+                let Pane { window, acc, .. } = open.panes.swap_remove(at);
                 if open.panes.is_empty() {
                     self.open.remove(key);
                 } else if 2 * open.panes.len() < open.panes.capacity() {
@@ -181,7 +170,6 @@ impl<A: StateValue> Panes<A> {
             }
             self.closed.seal();
         }
-        self.next_end = self.timers.first_key_value().map_or(i64::MAX, |((end, _), _)| *end);
         Ok(())
     }
 
@@ -193,6 +181,7 @@ impl<A: StateValue> Panes<A> {
     pub fn snapshot(&mut self, watermark: i64, into: &mut Snapshot) {
         self.open.snapshot(into, |_, open| open.panes.is_empty());
         self.closed.snapshot(limit_of(watermark, self.lateness_us), into);
+        self.timers.snapshot(into);
     }
 
     pub fn stats(&self) -> OperatorStats {
@@ -200,56 +189,8 @@ impl<A: StateValue> Panes<A> {
             n_late: 0,
             n_hot: self.open.n_hot() + self.closed.n_hot(),
             n_dirty: self.open.n_dirty() + self.closed.n_dirty(),
-            n_open_windows: self.n_open,
+            n_open_windows: self.timers.n(),
         }
-    }
-
-    fn arm(&mut self, end: i64, series: Series, key: &[u8]) {
-        self.n_open += 1;
-        self.next_end = self.next_end.min(end);
-        self.timers.entry((end, series)).or_default().push(key);
-    }
-}
-
-/// The sum of the lists' lengths, up to `max`.
-pub fn n_due(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
-    let mut n = 0;
-    for length in lengths {
-        n += length;
-        if n >= max {
-            return max;
-        }
-    }
-    n
-}
-
-/// Keys one behind the other, each with its length: there may be millions.
-#[derive(Default)]
-struct KeyList {
-    n: usize,
-    bytes: Vec<u8>,
-}
-
-impl KeyList {
-    fn of(keys: &[&[u8]]) -> Self {
-        let mut list = Self::default();
-        keys.iter().for_each(|key| list.push(key));
-        list
-    }
-
-    fn push(&mut self, key: &[u8]) {
-        self.n += 1;
-        put_bytes(&mut self.bytes, key);
-    }
-
-    fn sorted(&self) -> Vec<&[u8]> {
-        let mut fields = Fields::part(&self.bytes);
-        let mut keys = Vec::with_capacity(self.n);
-        while !fields.is_empty() {
-            keys.push(fields.bytes().expect("invariant: whole keys were written"));
-        }
-        keys.sort_unstable();
-        keys
     }
 }
 

@@ -14,8 +14,9 @@ use crate::error::EngineError;
 use crate::keyed::Keyed;
 use crate::layout::{Fields, put_bytes, put_i, put_u};
 use crate::operator::{OperatorStats, WATERMARK_NONE};
-use crate::panes::{Accumulator, Merge, Published, n_due};
+use crate::panes::{Accumulator, Merge, Published};
 use crate::state::{Snapshot, StateStore, StateValue};
+use crate::timers::sum_up_to;
 use crate::window::Window;
 use std::collections::BTreeMap;
 
@@ -127,7 +128,7 @@ impl<A: StateValue + Merge> Sessions<A> {
 
     /// Sessions that end before `to`, counted up to `max`: the row that moves the watermark to `to` may still join one that ends there.
     pub fn n_due(&self, to: i64, max: usize) -> usize {
-        n_due(self.timers.range(..to).map(|(_, keys)| keys.len()), max)
+        sum_up_to(self.timers.range(..to).map(|(_, keys)| keys.len()), max)
     }
 
     /// Publishes them in the same order, at most so many.

@@ -20,9 +20,9 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 }
 
 /// Keys that have traded once: with all bars and features of each, about so many make 1 GB of state.
-const DISTINCT_KEYS: u64 = 900_000;
+const DISTINCT_KEYS: u64 = 3_600_000;
 /// All within one day.
-const APART_MS: u64 = 20;
+const APART_MS: u64 = 5;
 
 /// With 1 GB of keyed state.
 pub fn measure_with_state(bench: &Bench) -> Result<Vec<Figure>> {
