@@ -4,7 +4,8 @@ use crate::datum::Datum;
 use crate::table::{Table, TableId};
 use bytes::Bytes;
 use mulgil_model::position::Position;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// The values of one row, one for each of its table's columns.
 pub type Row = Vec<Datum>;
@@ -130,6 +131,36 @@ pub enum Snapshot {
 pub struct Batch {
     pub changes: Vec<Change>,
     pub resume: Resume,
+    pub askers: Askers,
+}
+
+/// Whose wishes are in the notes of a batch: they are told when it is durable, and learn that they were not heard when it is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct Askers(Arc<Mutex<Vec<Asker>>>);
+
+pub type Asker = oneshot::Sender<Result<(), String>>;
+
+impl Askers {
+    pub fn push(&self, asker: Asker) {
+        self.all().push(asker);
+    }
+
+    /// The batch is durable.
+    pub fn tell(&self) {
+        // Whoever asked may have gone.
+        self.all().drain(..).for_each(|asker| drop(asker.send(Ok(()))));
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Asker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch is what it says, whoever waits for it.
+impl PartialEq for Askers {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// How far a source has come: a position that can be compared, and all that the source needs to go on there, as JSON of its own making

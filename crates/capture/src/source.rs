@@ -9,11 +9,11 @@
 //! Each kind of database has `pub async fn open(settings, Option<Resume>, Link) -> Result<Box<dyn Source>, SourceError>` and
 //! `pub async fn check(&settings) -> Result<Vec<Missing>, SourceError>`.
 
-use crate::change::Batch;
+use crate::change::{Asker, Batch};
 use mulgil_model::position::Position;
 use std::future::Future;
 use std::pin::Pin;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 /// The next batch, as soon as there is one.
 pub type Next<'a> = Pin<Box<dyn Future<Output = Result<Batch, SourceError>> + Send + 'a>>;
@@ -43,8 +43,8 @@ pub struct SnapshotRequest {
     pub tables: Vec<String>,
     /// A condition on the rows, in the database's SQL; only from the API, whose caller may read the table anyway.
     pub filter: Option<String>,
-    /// Answered when it was accepted and is in the next `resume`, or with the reason why not.
-    pub accepted: oneshot::Sender<Result<(), String>>,
+    /// Goes with the batch whose `resume` has it; answered at once with the reason where it is not accepted.
+    pub accepted: Asker,
 }
 
 /// How a source is, for metrics, alarms and /health. What a database does not have stays `None`.

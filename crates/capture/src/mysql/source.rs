@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::snapshot::{self, Chunk, First, Part, Plan, Progress, QUEUED_MAX, Whole, Why};
 use super::stream::Stream;
 use super::wire::{Connection, Flavor, WireError};
-use crate::change::{Batch, Change, Origin, Place, Resume, Row, Snapshot};
+use crate::change::{Askers, Batch, Change, Origin, Place, Resume, Row, Snapshot};
 use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Health, Link, Next, Phase, SnapshotRequest, Source, SourceError};
 use crate::table::TableId;
@@ -48,6 +48,8 @@ pub struct MysqlSource {
     replay: Option<Replay>,
     assembler: Assembler,
     snapshots: VecDeque<Progress>,
+    /// Of the snapshots that no batch's notes have yet.
+    askers: Askers,
     work: Work,
     chunk_rows: usize,
     /// Changes of the assembler that the chunk has been held against.
@@ -103,6 +105,7 @@ impl MysqlSource {
             replay: None,
             assembler,
             snapshots,
+            askers: Askers::default(),
             work: Work::Nothing,
             n_seen: 0,
             given_when: now,
@@ -300,7 +303,7 @@ impl MysqlSource {
     fn given_out(&mut self, changes: Vec<Change>, position: Position) -> Batch {
         self.given = position;
         self.is_news = false;
-        Batch { changes, resume: Resume { position, notes: self.notes() } }
+        Batch { changes, resume: Resume { position, notes: self.notes() }, askers: std::mem::take(&mut self.askers) }
     }
 
     fn notes(&self) -> serde_json::Value {
@@ -504,17 +507,16 @@ impl MysqlSource {
     }
 
     async fn accept(&mut self, request: SnapshotRequest) -> Result<(), SourceError> {
-        let answer = match self.wanted(&request).await? {
-            Err(why) => Err(why),
+        match self.wanted(&request).await? {
+            // Whoever asked may have gone.
+            Err(why) => drop(request.accepted.send(Err(why))),
             Ok(tables) => {
                 let progress = progress(&mut self.sql, Why::Incremental, tables, request.filter.clone()).await?;
                 self.snapshots.push_back(progress);
                 self.is_news = true;
-                Ok(())
+                self.askers.push(request.accepted);
             }
-        };
-        // Whoever asked may have gone.
-        let _ = request.accepted.send(answer);
+        }
         Ok(())
     }
 

@@ -45,7 +45,7 @@ pub struct PostgresSettings {
 impl PostgresSettings {
     pub const ROWS_MAX: usize = 8_192;
     pub const BYTES_MAX: usize = 8 << 20;
-    pub const MEMORY_BYTES_MAX: usize = 64 << 20;
+    pub const MEMORY_BYTES_MAX: usize = 16 << 20;
     pub const HEARTBEAT: Duration = Duration::from_secs(10);
     pub const SILENCE: Duration = Duration::from_secs(60);
 

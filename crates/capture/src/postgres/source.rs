@@ -21,7 +21,7 @@ use super::snapshot::{self, Wanted};
 use super::stream::{PostgresSource, Prepared, prepare};
 use super::values;
 use super::wire::{Connection, Purpose, literal};
-use crate::change::{Batch, Change, Place, Resume, What};
+use crate::change::{Asker, Askers, Batch, Change, Place, Resume, What};
 use crate::datum::Datum;
 use crate::snapshot_mode::SnapshotMode;
 use crate::source::{Link, Next, Phase, SnapshotRequest, Source, SourceError, SourceErrorKind};
@@ -29,7 +29,7 @@ use mulgil_model::position::Position;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Finds out where to begin, and begins.
 pub async fn open(settings: PostgresSettings, resume: Option<Resume>, link: Link) -> Result<Box<dyn Source>, SourceError> {
@@ -56,7 +56,7 @@ pub async fn open(settings: PostgresSettings, resume: Option<Resume>, link: Link
         Start::Resume => begin_snapshot(prepared, &link, notes, false, resume.as_ref()).await?,
         Start::Stream | Start::Refuse => Phases::Ready(Box::new(prepared), notes),
     };
-    Ok(Box::new(Captured { settings, mode, phase, link: Some(link), requests: mpsc::channel(1).1, incremental, accepted: Vec::new() }))
+    Ok(Box::new(Captured { settings, mode, phase, link: Some(link), requests: mpsc::channel(1).1, incremental, accepted: Askers::default() }))
 }
 
 fn read<T: serde::de::DeserializeOwned>(notes: &Value, name: &str) -> Result<Option<T>, SourceError> {
@@ -143,8 +143,8 @@ struct Captured {
     link: Option<Link>,
     requests: mpsc::Receiver<SnapshotRequest>,
     incremental: IncrementalNotes,
-    /// Answered with the next batch of the snapshot, which has them in its notes.
-    accepted: Vec<Accepted>,
+    /// Of the next batch of the snapshot, which has what they wish in its notes.
+    accepted: Askers,
 }
 
 impl Source for Captured {
@@ -164,8 +164,7 @@ impl Captured {
                             tell(link, reader);
                         }
                         let batch = with_place(batch, prepared, &self.incremental);
-                        self.accepted.drain(..).for_each(|accepted| drop(accepted.send(Ok(()))));
-                        return Ok(batch);
+                        return Ok(Batch { askers: std::mem::take(&mut self.accepted), ..batch });
                     }
                     let notes = reader.notes().clone();
                     let Phases::Snapshot(_, prepared) = std::mem::replace(&mut self.phase, Phases::Between) else { continue };
@@ -260,8 +259,8 @@ struct Streaming {
     notes: Option<SnapshotNotes>,
     sql: Option<Connection>,
     last_xid: Option<u32>,
-    /// Answered with the next batch, which has them in its notes.
-    accepted: Vec<Accepted>,
+    /// Of the next batch, which has what they wish in its notes.
+    accepted: Askers,
 }
 
 impl Streaming {
@@ -293,9 +292,7 @@ impl Streaming {
             self.stream.given_until(batch.resume.position);
         }
         self.annotate(&mut batch);
-        for accepted in self.accepted.drain(..) {
-            let _ = accepted.send(Ok(()));
-        }
+        batch.askers = std::mem::take(&mut self.accepted);
         Ok(batch)
     }
 
@@ -402,9 +399,7 @@ fn xid(change: &Change) -> Option<u32> {
     }
 }
 
-type Accepted = oneshot::Sender<Result<(), String>>;
-
-fn wanted_of(request: SnapshotRequest, settings: &PostgresSettings) -> (Result<Vec<Wanted>, String>, Accepted) {
+fn wanted_of(request: SnapshotRequest, settings: &PostgresSettings) -> (Result<Vec<Wanted>, String>, Asker) {
     let wanted = request.tables.iter().map(|t| wanted_one(t, request.filter.clone(), settings)).collect();
     (wanted, request.accepted)
 }

@@ -18,7 +18,7 @@ use super::shapes::{Background, Shapes};
 use super::slot::{self, Created, Found, Lsn, Slot, Stored, System};
 use super::streams::Streams;
 use super::wire::{Connection, Purpose, WireError, identifier, literal};
-use crate::change::{Batch, Resume};
+use crate::change::{Askers, Batch, Resume};
 use crate::source::{Health, Link, Next, Phase, Source, SourceError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mulgil_model::position::Position;
@@ -458,7 +458,7 @@ impl PostgresSource {
         if let Some(committed_us) = self.decoder.committed_us() {
             self.link.health.send_if_modified(|h| h.committed_us.replace(committed_us) != Some(committed_us));
         }
-        Batch { changes: self.decoder.take_changes(), resume: Resume { position: reached.position, notes } }
+        Batch { changes: self.decoder.take_changes(), resume: Resume { position: reached.position, notes }, askers: Askers::default() }
     }
 
     /// Changes up to here were put into the batch that was given last.

@@ -90,6 +90,7 @@ impl Reader {
         let source = &mut self.open.as_mut().unwrap().source;
         let batch = timeout(WAIT_MAX, source.next()).await.expect("a batch in time")?;
         self.store(&batch);
+        batch.askers.tell();
         Ok(batch)
     }
 

@@ -150,6 +150,7 @@ impl Capture {
 
     pub fn make_durable(&mut self, batch: Batch) {
         self.durable.send_replace(batch.resume.position);
+        batch.askers.tell();
         self.changes.extend(batch.changes);
         // Through text, as it is stored.
         let mut notes: serde_json::Value = serde_json::from_str(&batch.resume.notes.to_string()).unwrap();

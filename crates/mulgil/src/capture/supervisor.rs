@@ -15,7 +15,7 @@ use super::writer::ChangeWriter;
 use crate::pipeline::recent::{Dealt, Recent};
 use crate::pipeline::stop::Stop;
 use anyhow::{Context, Result, anyhow};
-use mulgil_capture::change::{Batch, Resume};
+use mulgil_capture::change::{Askers, Batch, Resume};
 use mulgil_capture::source::{Health, Link, Phase, SnapshotRequest, Source, SourceError, SourceErrorKind};
 use mulgil_log::{Clock, LogError, LogResult};
 use mulgil_model::position::Position;
@@ -271,6 +271,7 @@ struct OnItsWay {
     dealt: Vec<Dealt>,
     n_changes: u64,
     steps: Steps,
+    askers: Askers,
 }
 
 /// When a batch came from its source, when the writer took it up, and when its commit was begun.
@@ -368,7 +369,7 @@ struct Write {
 impl Write {
     fn run(self, mut batches: mpsc::Receiver<Read>) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((Batch { changes, resume }, read)) = batches.blocking_recv() {
+        while let Some((Batch { changes, resume, askers }, read)) = batches.blocking_recv() {
             let taken = Instant::now();
             mulgil_disk::failpoint::here("capture.batch-read");
             let n_changes = changes.len() as u64;
@@ -377,7 +378,7 @@ impl Write {
             let begun = self.notes.begin(&self.name, resume, commit)?;
             mulgil_disk::failpoint::here("capture.commit-begun");
             let steps = Steps { read, taken, begun: Instant::now() };
-            let on_its_way = OnItsWay { begun, dealt, n_changes, steps };
+            let on_its_way = OnItsWay { begun, dealt, n_changes, steps, askers };
             // Where nothing waits behind it, another thread would only be one more to wake.
             if batches.is_empty() && self.acknowledge.n_handed.load(Ordering::Acquire) == 0 {
                 self.acknowledge.wait(on_its_way)?;
@@ -419,7 +420,7 @@ impl Acknowledge {
         first_error.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn wait(&self, OnItsWay { begun, dealt, n_changes, steps }: OnItsWay) -> LogResult<()> {
+    fn wait(&self, OnItsWay { begun, dealt, n_changes, steps, askers }: OnItsWay) -> LogResult<()> {
         let position = self.notes.wait(begun, |committed| {
             steps.say(n_changes);
             // Before readers look for them.
@@ -432,6 +433,7 @@ impl Acknowledge {
         seen.n_commits += 1;
         drop(seen);
         self.durable.send_replace(position);
+        askers.tell();
         mulgil_disk::failpoint::here("capture.acknowledged");
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::view::View;
 use super::worker::{Chunk, Ended, Event, From, Job, Outcome, import};
 use super::{SnapshotSettings, Wanted, connect};
-use crate::change::{Batch, Change, Op, Origin, Place, Resume, Snapshot, What};
+use crate::change::{Askers, Batch, Change, Op, Origin, Place, Resume, Snapshot, What};
 use crate::postgres::address::Address;
 use crate::postgres::catalog::{Attribute, Catalog, Relation, Selection, Types, number, parse_lsn, text};
 use crate::postgres::wire::{Connection, WireError};
@@ -432,7 +432,7 @@ impl SnapshotReader {
         // Each batch has a place of its own, one without changes too.
         let position = if changes.is_empty() { self.step() } else { self.at };
         let notes = serde_json::json!({ "snapshot": self.notes });
-        Batch { changes, resume: Resume { position, notes } }
+        Batch { changes, resume: Resume { position, notes }, askers: Askers::default() }
     }
 
     fn step(&mut self) -> Position {

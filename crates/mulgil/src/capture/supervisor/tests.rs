@@ -7,7 +7,7 @@ use crate::config::parse;
 use crate::pipeline::folder::Folder;
 use crate::pipeline::plan::Plan;
 use bytes::Bytes;
-use mulgil_capture::change::{Change, Op, Origin, Place, Snapshot, What};
+use mulgil_capture::change::{Askers, Change, Op, Origin, Place, Snapshot, What};
 use mulgil_capture::datum::Datum;
 use mulgil_capture::source::Next;
 use mulgil_capture::table::{Column, Kind, Table, TableId};
@@ -68,6 +68,7 @@ fn batch(numbers: &[u64]) -> Batch {
     Batch {
         changes: numbers.iter().map(change).collect(),
         resume: Resume { position: Position::new(last, 1), notes: json!({ "at": last }) },
+        askers: Askers::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::parse;
 use crate::pipeline::folder::Folder;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::state::StateFolder;
+use mulgil_capture::source::SnapshotRequest;
 use mulgil_disk::{Crash, MemDisk};
 use mulgil_log::{Log as _, ReadLimit, Seek};
 use mulgil_model::ids::{Offset, Partition, Topic, TopicPartition};
@@ -150,6 +151,48 @@ fn of_mariadb_the_place_that_is_told_is_the_one_that_the_disk_has() {
     server.sql_in("shop", "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY)").unwrap();
     let held = Held::new("mysql", &server.url("shop"), "shop.t", "db.shop.t");
     held_back(&held, || drop(server.sql_in("shop", "INSERT INTO t VALUES ()").unwrap()), || {}, |_, ()| {});
+}
+
+/// A snapshot that is asked for is promised when its commit is durable and no sooner: a kill in between forgets it, and whoever asked knows.
+/// `is_begun`: of the place before, and of what was begun since.
+fn promised_when_durable(held: &Held, insert: impl Fn(), table: &str, is_begun: impl Fn(Position, &Resume) -> bool) {
+    let running = held.start();
+    running.until_it_streams();
+    insert();
+    until("the first row is durable", || running.n_records(held.topic) == 1);
+    held.disk.hold_syncs();
+    let (accepted, mut answer) = tokio::sync::oneshot::channel();
+    let request = SnapshotRequest { tables: vec![table.to_owned()], filter: None, accepted };
+    let resume = || running.folder.notes.resume("db").unwrap();
+    let before = resume().position;
+    running.status.requests().unwrap().try_send(request).unwrap();
+    until("its commit is begun", || is_begun(before, &resume()));
+    assert!(answer.try_recv().is_err(), "promised before it is durable");
+    held.disk.release_syncs();
+    until("it is promised", || matches!(answer.try_recv(), Ok(Ok(()))));
+    until("it is read", || running.n_records(held.topic) >= 2);
+    running.stop.ask();
+    running.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_snapshot_of_postgres_is_promised_when_that_is_durable() {
+    let server = Postgres::start(&Settings::default()).unwrap();
+    server.sql("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)").unwrap();
+    let held = Held::new("postgres", &server.url("postgres"), "public.t", "db.public.t");
+    // Heartbeats move its place as well.
+    let is_begun = |_, now: &Resume| now.notes["incremental"]["tables"].as_array().is_some_and(|tables| !tables.is_empty());
+    promised_when_durable(&held, || drop(server.sql("INSERT INTO t DEFAULT VALUES").unwrap()), "public.t", is_begun);
+}
+
+#[test]
+fn a_snapshot_of_mariadb_is_promised_when_that_is_durable() {
+    let server = MariaDb::start(&Settings::default()).unwrap();
+    server.sql("CREATE DATABASE shop").unwrap();
+    server.sql_in("shop", "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY)").unwrap();
+    let held = Held::new("mysql", &server.url("shop"), "shop.t", "db.shop.t");
+    let is_begun = |before, now: &Resume| now.position > before;
+    promised_when_durable(&held, || drop(server.sql_in("shop", "INSERT INTO t VALUES ()").unwrap()), "shop.t", is_begun);
 }
 
 /// While the disk is busy, transactions wait: then many of them are one commit, in their order and none in two.
