@@ -60,7 +60,7 @@ impl Workload {
     }
 
     /// Replays files and leaves windows open, as a stream that goes on would.
-    pub fn replay_open(&self, files: &[PathBuf]) -> Result<()> {
+    pub fn replay_open(&self, files: &[&PathBuf]) -> Result<()> {
         process::run(self.command(&["replay"]).args(files))
     }
 

@@ -15,6 +15,8 @@ const MANY: u64 = 1_000_000;
 
 /// As far apart as the trades of the `replay` row.
 const APART_MS: u64 = 5;
+/// When the first of them is.
+const MORNING_MS: u64 = 1_760_000_000_000;
 
 /// Fresh replays of both files: minutes each.
 const RUNS_MAX: usize = 3;
@@ -57,7 +59,7 @@ struct Replays {
 impl Replays {
     fn run(&mut self, bench: &Bench, n_keys: u64) -> Result<()> {
         let workload = bench.workload("keys")?;
-        let file = trades(bench.n_rows, n_keys, APART_MS)?;
+        let file = trades(bench.n_rows, n_keys, APART_MS, MORNING_MS)?;
         let started = Instant::now();
         self.peaks.push(peak_of_replay(&workload, &file)?);
         self.rates.push(bench.n_rows as f64 / started.elapsed().as_secs_f64());
@@ -68,11 +70,10 @@ impl Replays {
 }
 
 /// Trades dealt to so many keys, as NDJSON, a few milliseconds from one to the next; made once and kept in the cache folder.
-pub fn trades(n_rows: u64, n_keys: u64, apart_ms: u64) -> Result<PathBuf> {
+pub fn trades(n_rows: u64, n_keys: u64, apart_ms: u64, begin_ms: u64) -> Result<PathBuf> {
     /// Odd and without a factor in common with a round number: it visits all keys before it visits one again.
     const STRIDE: u64 = 2_654_435_761;
-    const MORNING_MS: u64 = 1_760_000_000_000;
-    let file = house::cache()?.join(format!("keys-{n_rows}-{n_keys}-{apart_ms}.ndjson"));
+    let file = house::cache()?.join(format!("keys-{n_rows}-{n_keys}-{apart_ms}-{begin_ms}.ndjson"));
     if file.exists() {
         return Ok(file);
     }
@@ -81,7 +82,7 @@ pub fn trades(n_rows: u64, n_keys: u64, apart_ms: u64) -> Result<PathBuf> {
     let mut line = String::new();
     for row in 0..n_rows {
         line.clear();
-        let (key, at) = (row * STRIDE % n_keys, MORNING_MS + row * apart_ms);
+        let (key, at) = (row * STRIDE % n_keys, begin_ms + row * apart_ms);
         let (cents, quantity) = (10_000 + row % 97 * 25, 1 + row % 13);
         let (won, rest) = (cents / 100, cents % 100);
         writeln!(

@@ -8,6 +8,7 @@ use super::server::Server;
 use crate::process;
 use crate::workload::Workload;
 use anyhow::{Context, Result};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// On the data that the replay has written.
 pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
@@ -21,13 +22,16 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 
 /// Keys that have traded once: with all bars and features of each, about so many make 1 GB of state.
 const DISTINCT_KEYS: u64 = 3_600_000;
-/// All within one day.
-const APART_MS: u64 = 5;
+/// All within the last hour: what is posted before the kill must not close the day of all of them.
+const APART_MS: u64 = 1;
 
 /// With 1 GB of keyed state.
 pub fn measure_with_state(bench: &Bench) -> Result<Vec<Figure>> {
     let workload = bench.workload("state")?;
-    workload.replay_open(&[keys::trades(DISTINCT_KEYS, DISTINCT_KEYS, APART_MS)?])?;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
+    let trades = keys::trades(DISTINCT_KEYS, DISTINCT_KEYS, APART_MS, now_ms - DISTINCT_KEYS * APART_MS)?;
+    workload.replay_open(&[&trades])?;
+    std::fs::remove_file(trades)?;
     let seconds = kill_again_and_again(bench, &workload)?;
     let state = process::folder_bytes(&workload.data.join("state"))?;
     let server = Server::start(&workload)?;

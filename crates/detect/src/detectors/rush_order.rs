@@ -339,7 +339,7 @@ impl Symbol {
             self.squares -= u128::from(old.n).pow(2);
         }
         while let Some(old) = self.prices.pop_front_if(|p| p.bucket <= present - settings.price_buckets) {
-            self.price_sum -= old.sum;
+            self.price_sum = self.price_sum.saturating_sub(old.sum);
             self.price_n -= old.n;
         }
     }
@@ -392,7 +392,7 @@ impl Symbol {
     fn burst(&self, trade: &Trade, settings: &Settings, price_scale: i8) -> Option<Burst> {
         let present = self.latest.div_euclid(settings.bucket);
         let n = self.rushes.back().filter(|r| r.bucket == present)?.n;
-        let n_watched = present - self.first_bucket;
+        let n_watched = present.saturating_sub(self.first_bucket);
         let late = trade.at.div_euclid(settings.bucket) < present;
         let cooling = self.alerted.is_some_and(|last| trade.at.saturating_sub(last) < settings.cooldown);
         if n < settings.count_min || n_watched < settings.min_obs || late || cooling {
@@ -450,7 +450,24 @@ impl StateValue for Symbol {
             recent: read_list(bytes, |bytes, ms| Ok((ms, bytes.u64()?)))?,
         };
         bytes.end()?;
-        Ok(symbol)
+        if symbol.adds_up() { Ok(symbol) } else { Err("its sums are not those of its buckets".to_owned()) }
+    }
+}
+
+/// More than one bucket counts.
+const COUNT_MAX: u64 = u32::MAX as u64;
+
+impl Symbol {
+    /// Buckets ascend, and the counts over them are what they say. (The sum of prices need not be: it ends at 38 digits.)
+    fn adds_up(&self) -> bool {
+        let counts = self.rushes.iter().map(|r| r.n).chain(self.prices.iter().map(|p| p.n)).chain(self.recent.iter().map(|r| r.1));
+        let (mut counts, rushes) = (counts, self.rushes.iter().map(|r| r.n));
+        counts.all(|n| n <= COUNT_MAX)
+            && self.rushes.iter().is_sorted_by(|one, next| one.bucket < next.bucket)
+            && self.prices.iter().is_sorted_by(|one, next| one.bucket < next.bucket)
+            && rushes.clone().sum::<u64>() == self.sum
+            && rushes.map(|n| u128::from(n).pow(2)).sum::<u128>() == self.squares
+            && self.prices.iter().map(|p| p.n).sum::<u64>() == self.price_n
     }
 }
 
@@ -506,6 +523,30 @@ mod tests {
         let mut symbol = Symbol::new(&trade((0, &trades[0])), &settings());
         trades.iter().enumerate().for_each(|t| symbol.add(&trade(t), &settings()));
         symbol
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_refused() {
+        let good = watch(&[(1_000, 5, true), (1_000, 6, true), (70_000, 5, true), (70_000, 5, true)]);
+        assert!(good.rushes.len() == 2 && good.prices.len() == 2);
+        let read = |change: &dyn Fn(&mut Symbol)| {
+            let (mut symbol, mut bytes) = (good.clone(), Vec::new());
+            change(&mut symbol);
+            symbol.write(&mut bytes);
+            Symbol::read(&bytes)
+        };
+        assert_eq!(read(&|_| {}).unwrap(), good);
+        let damages: [&dyn Fn(&mut Symbol); 6] = [
+            &|s| s.sum += 1,
+            &|s| s.squares -= 1,
+            &|s| s.price_n = 0,
+            &|s| s.rushes.swap(0, 1),
+            &|s| s.prices[1].bucket = s.prices[0].bucket,
+            &|s| s.recent[0].1 = u64::MAX,
+        ];
+        for (i, damage) in damages.into_iter().enumerate() {
+            assert!(read(damage).is_err(), "{i}");
+        }
     }
 
     proptest! {
