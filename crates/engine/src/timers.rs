@@ -286,7 +286,7 @@ mod tests {
 
     fn open(store: &MemStore) -> Timers {
         let mut timers = Timers::new("op");
-        assert_eq!(timers.open(store).unwrap(), store.len() > 0);
+        assert_eq!(timers.open(store).unwrap(), !store.is_empty());
         timers
     }
 

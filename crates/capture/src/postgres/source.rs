@@ -56,7 +56,15 @@ pub async fn open(settings: PostgresSettings, resume: Option<Resume>, link: Link
         Start::Resume => begin_snapshot(prepared, &link, notes, false, resume.as_ref()).await?,
         Start::Stream | Start::Refuse => Phases::Ready(Box::new(prepared), notes),
     };
-    Ok(Box::new(Captured { settings, mode, phase, link: Some(link), requests: mpsc::channel(1).1, incremental, accepted: Askers::default() }))
+    Ok(Box::new(Captured {
+        settings,
+        mode,
+        phase,
+        link: Some(link),
+        requests: mpsc::channel(1).1,
+        incremental,
+        accepted: Askers::default(),
+    }))
 }
 
 fn read<T: serde::de::DeserializeOwned>(notes: &Value, name: &str) -> Result<Option<T>, SourceError> {

@@ -53,7 +53,14 @@ pub struct SnapshotSettings {
 
 impl Default for SnapshotSettings {
     fn default() -> Self {
-        Self { connections: 4, chunk_rows: 8_192, chunk_bytes: 4 << 20, span_rows: 1_000_000, span_pages: 16_384, in_order: BTreeSet::new() }
+        Self {
+            connections: 4,
+            chunk_rows: 8_192,
+            chunk_bytes: 4 << 20,
+            span_rows: 1_000_000,
+            span_pages: 16_384,
+            in_order: BTreeSet::new(),
+        }
     }
 }
 
