@@ -62,6 +62,7 @@ pub trait Operator: Send {
     fn on_watermark(&mut self, watermark: i64, at: Offset, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError>;
 
     /// Windows that a watermark of `to` closes, counted up to `max`; 0 for an operator that closes all of its own at once, whatever their number.
+    /// The number must be the same after a restart: recorded decisions speak of it.
     fn n_due(&self, _to: i64, _max: usize) -> usize {
         0
     }

@@ -16,7 +16,6 @@ use crate::layout::{Fields, put_bytes, put_i, put_u};
 use crate::operator::{OperatorStats, WATERMARK_NONE};
 use crate::panes::{Accumulator, Merge, Published};
 use crate::state::{Snapshot, StateStore, StateValue};
-use crate::timers::sum_up_to;
 use crate::window::Window;
 use std::collections::BTreeMap;
 
@@ -122,47 +121,13 @@ impl<A: StateValue + Merge> Sessions<A> {
     }
 
     /// Publishes the sessions whose end the watermark has reached, ordered by (end, key), and removes those whose lateness is over.
-    pub fn close(&mut self, watermark: i64, store: &dyn StateStore, publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
-        self.look_until(watermark, usize::MAX, store, publish)
-    }
-
-    /// Sessions that end before `to`, counted up to `max`: the row that moves the watermark to `to` may still join one that ends there.
-    pub fn n_due(&self, to: i64, max: usize) -> usize {
-        sum_up_to(self.timers.range(..to).map(|(_, keys)| keys.len()), max)
-    }
-
-    /// Publishes them in the same order, at most so many.
-    pub fn close_some(
-        &mut self,
-        to: i64,
-        at_most: usize,
-        store: &dyn StateStore,
-        publish: impl FnMut(Published<'_, A>),
-    ) -> Result<(), EngineError> {
-        self.look_until(to.saturating_sub(1), at_most, store, publish)
-    }
-
-    fn look_until(
-        &mut self,
-        last: i64,
-        at_most: usize,
-        store: &dyn StateStore,
-        mut publish: impl FnMut(Published<'_, A>),
-    ) -> Result<(), EngineError> {
-        let mut left = at_most;
-        while left > 0
-            && let Some(due) = self.timers.first_entry().filter(|t| *t.key() <= last)
-        {
+    pub fn close(&mut self, watermark: i64, store: &dyn StateStore, mut publish: impl FnMut(Published<'_, A>)) -> Result<(), EngineError> {
+        while let Some(due) = self.timers.first_entry().filter(|t| *t.key() <= watermark) {
             let (now, mut keys) = due.remove_entry();
             keys.sort_unstable();
             keys.dedup();
-            let later = keys.split_off(left.min(keys.len()));
-            left -= keys.len();
             for key in keys {
                 self.look(now, key, store, &mut publish)?;
-            }
-            if !later.is_empty() {
-                self.timers.entry(now).or_default().extend(later);
             }
         }
         Ok(())

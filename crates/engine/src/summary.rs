@@ -181,18 +181,15 @@ impl Operator for SummaryOperator {
     fn n_due(&self, to: i64, max: usize) -> usize {
         match &self.windows {
             Windows::Fixed { panes, .. } => panes.n_due(to, max),
-            Windows::Session(sessions) => sessions.n_due(to, max),
-            Windows::Sliding(_) => 0,
+            Windows::Session(_) | Windows::Sliding(_) => 0,
         }
     }
 
     fn close_ahead(&mut self, to: i64, at_most: usize, store: &dyn StateStore, out: &mut Outputs) -> Result<(), EngineError> {
         let Self { group, functions, sources, windows, pending, .. } = self;
         let publish: Publish<'_> = &mut |p| append(pending, group, functions, sources, &p);
-        match windows {
-            Windows::Fixed { panes, .. } => panes.close_some(to, at_most, store, publish)?,
-            Windows::Session(sessions) => sessions.close_some(to, at_most, store, publish)?,
-            Windows::Sliding(_) => {}
+        if let Windows::Fixed { panes, .. } = windows {
+            panes.close_some(to, at_most, store, publish)?;
         }
         self.emit(out)
     }

@@ -244,7 +244,7 @@ fn entry_key(prefix: &[u8], end: i64, series: Series, piece: u64) -> Vec<u8> {
 }
 
 /// The sum, or `max` where it is more.
-pub fn sum_up_to(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
+fn sum_up_to(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
     let mut n = 0;
     for length in lengths {
         n += length;

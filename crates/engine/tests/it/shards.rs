@@ -1,7 +1,6 @@
 //! The edges of a shard: what it refuses, skips and reports.
 
 use crate::market::{SECOND, open, parse, rows, schema, spec, table};
-use crate::summaries::{SESSION, summary};
 use expect_test::expect;
 use mulgil_engine::bars::{BarsOperator, BarsSpec};
 use mulgil_engine::calendar::Interval;
@@ -10,7 +9,6 @@ use mulgil_engine::dedupe::DedupeSpec;
 use mulgil_engine::operator::{Operator, WATERMARK_NONE};
 use mulgil_engine::shard::{Portion, Shard, ShardSpec};
 use mulgil_engine::state::SharedMemStore;
-use mulgil_engine::summary::SummaryOperator;
 use mulgil_model::position::Position;
 use mulgil_model::time::EventTime;
 
@@ -126,25 +124,4 @@ fn a_duplicate_of_another_time_closes_nothing_ahead() {
     let next = |id: &str| rows(&input, 1, &parse(&format!("901 A 100 1 B {id}\n 902 A 100 1 B t9")));
     assert_eq!(shard.portion(&next("t1"), 0), Portion::Rows(1));
     assert_eq!(shard.portion(&next("t2"), 0), Portion::CloseAhead(EventTime(896 * SECOND)));
-}
-
-#[test]
-fn a_session_that_the_next_row_may_join_is_not_closed_ahead_of_it() {
-    let input = schema("trades");
-    let written = |is_ahead: bool| {
-        let session = SummaryOperator::new(&summary("session", "trades", SESSION(), &["symbol"], 0, 10)).unwrap();
-        let spec = ShardSpec { out_of_orderness_us: 0, ..spec(&input) };
-        let mut shard = open(spec, vec![Box::new(session)], &SharedMemStore::default()).unwrap();
-        // A's session ends at 11 and B's at 10, unless a row comes until then.
-        let mut outputs = vec![shard.process(&rows(&input, 0, &parse("0 B 100 1 B\n 1 A 100 1 B"))).unwrap()];
-        if is_ahead {
-            outputs.push(shard.decide(&Decision::CloseAhead { to: EventTime(11 * SECOND), at_most: 9 }).unwrap());
-            assert_eq!(shard.stats().operators.n_open_windows, 1);
-        }
-        outputs.push(shard.process(&rows(&input, 2, &parse("11 A 100 1 B"))).unwrap());
-        outputs.push(shard.decide(&Decision::Finish).unwrap());
-        outputs.into_iter().map(|o| table(o, "trades.session")).collect::<String>()
-    };
-    assert_eq!(written(true), written(false));
-    assert_eq!(written(true).lines().count(), 2, "{}", written(true));
 }

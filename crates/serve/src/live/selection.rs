@@ -26,6 +26,9 @@ const FRAME_BYTES: usize = 32 << 10;
 const FRAME_ROWS: usize = 64;
 /// Rows looked at before others get their turn.
 const PULL_ROWS_MAX: usize = 64 << 10;
+/// The same for a client that is behind although it is live: so few that those who are as far behind find what it has read
+/// ([`super::hub`] keeps more than this), and all of them catch up side by side.
+const LIVE_ROWS_MAX: usize = 16 << 10;
 /// Rows per partition from which the first latest state is taken.
 const LATEST_ROWS: u64 = 4096;
 
@@ -352,6 +355,7 @@ impl Selection {
 
     /// Writes frames until `bytes_max` is reached or nothing is left. `tick` is the feed's tick as it was seen before.
     pub fn pull(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
+        let rows_max = if self.phase == Phase::Live { LIVE_ROWS_MAX } else { PULL_ROWS_MAX };
         let (mut n_rows, mut open) = (0, OpenFrame::default());
         let pulled = loop {
             let n = match self.pass(hub, tick, bytes_max, &mut open, out) {
@@ -363,7 +367,7 @@ impl Selection {
                 }
             };
             n_rows += n;
-            let is_full = n_rows >= PULL_ROWS_MAX || open.text.len() + bytes_of(out) >= bytes_max;
+            let is_full = n_rows >= rows_max || open.text.len() + bytes_of(out) >= bytes_max;
             if n == 0 || is_full || self.phase != Phase::Live {
                 self.close_frame(hub, &mut open, out);
             }

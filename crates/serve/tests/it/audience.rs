@@ -95,6 +95,33 @@ fn those_who_are_behind_what_is_kept_read_it_once_for_all() {
     assert!(hub.ring_bytes() < 64 << 10);
 }
 
+/// With as much as a socket pulls at once: whoever is first must not run so far ahead that what it has read is gone when the next one comes.
+#[test]
+fn those_who_are_far_behind_go_side_by_side() {
+    const ROWS: usize = 60_000;
+    let market = Market::new(1);
+    // Kept are some 20,000 rows.
+    let hub = Hub::new(Arc::clone(&market) as _, 8 << 20);
+    let mut behind = [["A"], ["B"], ["C"]].map(|symbols| (open(&hub, &market, Some(&symbols)), 0));
+    let mut leader = open(&hub, &market, None);
+    market.commit((0..ROWS).map(|i| trade(SYMBOLS[i % 4], i as i64, 100, 1, i)));
+    let mut frames = Vec::new();
+    while leader.pull_shared(&hub, 1, 1 << 20, &mut frames).unwrap() == Pulled::More {}
+    let n_before = market.n_reads.load(Ordering::Relaxed);
+    let mut is_any_behind = true;
+    while is_any_behind {
+        is_any_behind = false;
+        for (selection, seen) in &mut behind {
+            let mut frames = Vec::new();
+            is_any_behind |= selection.pull_shared(&hub, 1, 64 << 20, &mut frames).unwrap() == Pulled::More;
+            *seen += ids(&frames).len();
+        }
+    }
+    let n_reads = market.n_reads.load(Ordering::Relaxed) - n_before;
+    assert!(n_reads < ROWS / 7 + 100, "{n_reads} reads of seven rows for {ROWS} rows and three clients");
+    assert!(behind.iter().all(|(_, seen)| *seen == ROWS / 4));
+}
+
 /// A client as a test sees it: what it wants, what it got, and the first id that it may get.
 struct Client {
     selection: Selection,
