@@ -41,11 +41,15 @@ pub(super) fn begin(settings: PostgresSettings, connection: Option<Connection>, 
     })
 }
 
-/// Writes a heartbeat, in a transaction so that it is flushed and decoded at once, and reads the slot. A standby writes nothing.
+/// A heartbeat, in a transaction so that it is flushed and decoded at once, and with it all that was written before. A standby writes nothing.
+pub(super) fn beat() -> String {
+    format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT))
+}
+
+/// Writes a heartbeat and reads the slot.
 async fn look(connection: &mut Connection, settings: &PostgresSettings, is_beat: bool) -> Result<Found, WireError> {
     if is_beat {
-        let beat = format!("SELECT pg_logical_emit_message(true, {}, '') WHERE NOT pg_is_in_recovery()", literal(HEARTBEAT));
-        connection.query(&beat).await?;
+        connection.query(&beat()).await?;
     }
     let fingerprint = publication::fingerprint(connection, &settings.publication).await?;
     let news = matching::news(connection, settings).await?;

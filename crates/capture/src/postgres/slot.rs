@@ -165,6 +165,8 @@ pub struct Found<'a> {
     pub is_standby: bool,
     /// Changes of the transaction whose commit record stands at the stored place were given, but not all.
     pub is_within: bool,
+    /// Up to where a snapshot may have seen what was committed, until the stream has passed that.
+    pub seen_lsn: u64,
 }
 
 /// Whether the stream can go on where it was left, without a hole and without another history.
@@ -201,6 +203,7 @@ pub fn compare(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
         }
         _ => {}
     }
+    compare_rows(stored, found)?;
     let is_behind = found.system.wal_lsn < stored.flush_lsn || (found.system.wal_lsn == stored.flush_lsn && found.is_within);
     if found.is_standby && is_behind {
         let (here, name) = (Lsn(found.system.wal_lsn), found.slot_name);
@@ -236,6 +239,24 @@ pub fn compare(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
     }
 }
 
+/// Whether the server still has all that rows of a snapshot have seen.
+fn compare_rows(stored: &Stored, found: &Found<'_>) -> Result<(), SourceError> {
+    let how = match found.left {
+        Some(Some(switch)) if switch < found.seen_lsn => {
+            format!("the server left timeline {} at {} (it was promoted or restored)", stored.timeline, Lsn(switch))
+        }
+        _ if !found.is_standby && found.system.wal_lsn < found.seen_lsn => {
+            format!("the server's log ends at {} (it was restored or reset)", Lsn(found.system.wal_lsn))
+        }
+        _ => return Ok(()),
+    };
+    Err(SourceError::refused(format!(
+        "{how}, and rows of a snapshot were read at {}: they may have what was lost since. Choose: bring the server back with its log, or reset \
+         the stored position of this source, so that it begins anew with a snapshot",
+        Lsn(found.seen_lsn)
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,8 +284,9 @@ mod tests {
         let (mut stored, mut system) = (stored(), System { identifier: "7".into(), timeline: 1, wal_lsn: 2000 });
         let (mut slot, mut left) = (Some(slot()), None);
         change(&mut stored, &mut system, &mut slot, &mut left);
+        let slot = slot.as_ref();
         let found =
-            Found { system: &system, slot: slot.as_ref(), left, database: "shop", slot_name: "s", is_standby: false, is_within: false };
+            Found { system: &system, slot, left, database: "shop", slot_name: "s", is_standby: false, is_within: false, seen_lsn: 0 };
         compare(&stored, &found)
     }
 
@@ -304,7 +326,7 @@ mod tests {
         let timeline = if switch.is_some() { 2 } else { 1 };
         let system = System { identifier: "7".into(), timeline, wal_lsn };
         let (left, slot) = (switch.map(Some), has_slot.then_some(&slot));
-        let found = Found { system: &system, slot, left, database: "shop", slot_name: "s", is_standby, is_within };
+        let found = Found { system: &system, slot, left, database: "shop", slot_name: "s", is_standby, is_within, seen_lsn: 0 };
         compare(&stored, &found).err().map(|e| e.kind)
     }
 
@@ -319,6 +341,26 @@ mod tests {
         assert_eq!(promoted(Some(1001), 2000, true, false, true), None);
         assert_eq!(promoted(None, 1000, true, false, true), refused, "restored without it");
         assert_eq!(promoted(None, 1000, true, false, false), None);
+    }
+
+    /// Rows of a snapshot were read at 1500: the server, which has the slot and the stored place, must have that, too.
+    #[test]
+    fn rows_that_saw_what_was_lost_are_not_built_upon() {
+        let verdict = |left: Option<u64>, wal_lsn, is_standby| {
+            let (stored, slot) = (stored(), slot());
+            let system = System { identifier: "7".into(), timeline: if left.is_some() { 2 } else { 1 }, wal_lsn };
+            let (left, slot) = (left.map(Some), Some(&slot));
+            let found =
+                Found { system: &system, slot, left, database: "shop", slot_name: "s", is_standby, is_within: false, seen_lsn: 1500 };
+            compare(&stored, &found).err()
+        };
+        for (left, wal_lsn) in [(Some(1499), 2000), (None, 1499)] {
+            let error = verdict(left, wal_lsn, false).unwrap();
+            assert_eq!(error.kind, SourceErrorKind::Refused);
+            assert!(error.message.contains("read at 0/5DC") && error.message.contains("Choose"), "{error}");
+        }
+        assert!(verdict(Some(1500), 2000, false).is_none() && verdict(None, 1500, false).is_none());
+        assert!(verdict(None, 1499, true).is_none(), "a standby may be behind");
     }
 
     #[test]

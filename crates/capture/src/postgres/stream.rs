@@ -16,6 +16,7 @@ use super::schedule::{Schedule, Standing};
 use super::settings::PostgresSettings;
 use super::shapes::{Background, Shapes};
 use super::slot::{self, Created, Found, Lsn, Slot, Stored, System};
+use super::snapshot::notes::SnapshotNotes;
 use super::streams::Streams;
 use super::wire::{Connection, Purpose, WireError, identifier, literal};
 use crate::change::{Askers, Batch, Resume};
@@ -68,12 +69,13 @@ pub async fn prepare(mut settings: PostgresSettings, resume: Option<&Resume>) ->
     let system = System::read(&mut connection).await?;
     let found = Slot::read(&mut sql, &settings.slot).await?;
     let notes = resume.map(|r| read_notes(&r.notes)).transpose()?;
-    if let Some(Noted { stored, .. }) = &notes {
+    if let Some(Noted { stored, seen_lsn, .. }) = &notes {
         let left = system.left(&mut connection, stored.timeline).await?;
         let database = settings.address.database.as_str();
         let is_within = resume.is_some_and(|r| r.position.commit == stored.flush_lsn && r.position.ordinal > 0);
         let (slot, slot_name) = (found.as_ref(), settings.slot.as_str());
-        slot::compare(stored, &Found { system: &system, slot, left, database, slot_name, is_standby, is_within })?;
+        let (system, seen_lsn) = (&system, *seen_lsn);
+        slot::compare(stored, &Found { system, slot, left, database, slot_name, is_standby, is_within, seen_lsn })?;
     }
     if is_standby && connection.server_major() < STANDBY_MAJOR_MIN {
         return Err(SourceError::retry(
@@ -225,6 +227,8 @@ struct Noted {
     seen: BTreeMap<String, Vec<u64>>,
     /// Not by older versions of this program.
     published: Option<publication::Noted>,
+    /// Of the views of a snapshot that the stream has not passed yet.
+    seen_lsn: u64,
 }
 
 fn read_notes(notes: &Value) -> Result<Noted, SourceError> {
@@ -234,7 +238,9 @@ fn read_notes(notes: &Value) -> Result<Noted, SourceError> {
         Value::Null => BTreeMap::new(),
         shapes => serde_json::from_value(shapes.clone()).map_err(damaged)?,
     };
-    Ok(Noted { stored, seen, published: serde_json::from_value(notes["publication"].clone()).map_err(damaged)? })
+    let published = serde_json::from_value(notes["publication"].clone()).map_err(damaged)?;
+    let snapshot: Option<SnapshotNotes> = serde_json::from_value(notes["snapshot"].clone()).map_err(damaged)?;
+    Ok(Noted { stored, seen, published, seen_lsn: snapshot.map_or(0, |s| s.seen_lsn()) })
 }
 
 pub struct PostgresSource {

@@ -2,11 +2,15 @@
 
 use crate::postgres_snapshot_support::*;
 use mulgil_capture::change::{Batch, Op};
+use mulgil_capture::postgres::address::Address;
 use mulgil_capture::postgres::snapshot::contained::Contained;
 use mulgil_capture::postgres::snapshot::notes::TableState;
 use mulgil_capture::postgres::snapshot::reader::{Pinned, SnapshotReader, SnapshotTask};
-use mulgil_capture::postgres::snapshot::{SnapshotSettings, connect};
+use mulgil_capture::postgres::snapshot::{SnapshotSettings, Wanted, connect};
+use mulgil_capture::postgres::wire::TextRow;
 use mulgil_capture::source::{SourceError, SourceErrorKind};
+use mulgil_model::position::Position;
+use mulgil_servers::{Postgres, Settings};
 
 /// Runs until so many batches were given, then drops everything. Gives the last one, and whether the snapshot is complete.
 async fn run(task: SnapshotTask, n_batches: usize, fold: &mut Fold, mut writes: impl FnMut()) -> (Option<Batch>, bool) {
@@ -119,6 +123,48 @@ async fn killed_behind_every_chunk_it_goes_on_under_writes() {
             check_kills(&mut database, &tables, batches_per_run, |d, n| random_writes(d, n + 1_000 * batches_per_run as u64, &KEYED)).await;
     }
     assert!(kills > 100, "{kills} kills");
+}
+
+/// The number of a transaction that was rolled back, which the view knows as ended, is not given to another by a server that has crashed: that
+/// one's changes would seem to be in the rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_view_has_seen_outlives_a_crash_of_the_server() {
+    // The server's own writer would hide what this is about.
+    check_crash(("wal_writer_delay", "10s"), "postgres", "").await;
+    // And is waited for by whoever may not hurry it.
+    let revoked = "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM reader; \
+                   REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM public";
+    check_crash(("wal_writer_delay", "200ms"), "reader", revoked).await;
+}
+
+async fn check_crash(setting: (&str, &str), user: &str, sql: &str) {
+    // Whole pages in the log would bring a part of what is rolled back to the disk.
+    let mut server = Postgres::start(&Settings::default().with(setting.0, setting.1).with("full_page_writes", "off")).unwrap();
+    server.sql("CREATE TABLE t (k int PRIMARY KEY, v int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 20) i").unwrap();
+    server.sql(&format!("CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON t TO reader; {sql}")).unwrap();
+    let owner: Address = server.url("postgres").parse().unwrap();
+    let mut client = connect(&owner).await.unwrap();
+    let number = |rows: Vec<TextRow>| String::from_utf8(rows[0][0].as_ref().unwrap().to_vec()).unwrap().parse::<u32>().unwrap();
+    let changed = "BEGIN; UPDATE public.t SET v = v + 1 WHERE k = 1; SELECT pg_current_xact_id()::text;";
+    let gone = number(client.query(&format!("{changed} ROLLBACK")).await.unwrap());
+    let task = SnapshotTask {
+        address: Address { user: user.to_owned(), ..owner.clone() },
+        settings: settings(),
+        tables: vec![Wanted::table("public", "t")],
+        pinned: Pinned::Now,
+        after: Position::new(1, 0),
+        is_reset: false,
+        notes: None,
+        shapes: shapes(),
+    };
+    let reader = SnapshotReader::open(task).await.unwrap();
+    let view = reader.notes().views[0].clone();
+    assert!(view.contains(gone));
+    server.kill_hard().unwrap();
+    server.restart().unwrap();
+    let mut client = connect(&owner).await.unwrap();
+    let come = number(client.query(&format!("{changed} COMMIT")).await.unwrap());
+    assert!(!view.contains(come), "{come} was ended when the rows were read under {view:?}, and has changed one of them since");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

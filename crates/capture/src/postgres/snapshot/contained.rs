@@ -60,8 +60,7 @@ impl Contained {
             let bounds = ranges.iter().take(ranges.len().saturating_sub(1)).filter_map(|(upto, _)| upto.cloned()).collect();
             tables.insert((table.schema.clone(), table.name.clone()), Ranges { key: table.key.clone(), bounds, views });
         }
-        let lsn = notes.views.iter().filter(|v| !v.is_of_slot).map(|v| v.lsn).max().unwrap_or(0);
-        Self { views: notes.views.clone(), tables, lsn }
+        Self { views: notes.views.clone(), tables, lsn: notes.seen_lsn() }
     }
 
     /// Nothing with a commit at or behind this place is contained: from there on this is not needed any more, nor are the notes of the snapshot

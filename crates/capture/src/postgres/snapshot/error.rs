@@ -1,8 +1,10 @@
 //! Why a snapshot ended early.
 
 use super::copy::CopyError;
+use crate::postgres::slot::Lsn;
 use crate::postgres::wire::WireError;
 use crate::source::SourceError;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -26,6 +28,8 @@ pub enum SnapshotError {
         "table {0} has no key that can be paged by: an incremental snapshot needs a primary key or a unique index over not null columns"
     )]
     NoKey(String),
+    #[error("the server did not bring its log to its disk up to {0} within {1:?}: the snapshot is tried again")]
+    NotFlushed(Lsn, Duration),
     #[error("a task that read a part of the snapshot ended without a word: this is an error in mulgil")]
     Lost,
 }

@@ -82,8 +82,9 @@ impl Wanted {
 }
 
 /// No lock is waited for longer than this, so that a forgotten transaction does not stop a snapshot in silence. With an empty `search_path`
-/// nobody else's function or operator is called. With `row_security` off a table that policies would hide a part of is an error instead.
-const SESSION: &str = "SET search_path = ''; SET lock_timeout = '60s'; SET row_security = off; \
+/// nobody else's function or operator is called. With `row_security` off a table that policies would hide a part of is an error instead. What is
+/// written here (marks) is on the server's disk when it is answered, whatever the role's default; no standby is waited for.
+const SESSION: &str = "SET search_path = ''; SET lock_timeout = '60s'; SET row_security = off; SET synchronous_commit = local; \
      SET standard_conforming_strings = on; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
 /// A connection that reads tables.

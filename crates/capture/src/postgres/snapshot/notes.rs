@@ -124,6 +124,11 @@ impl SnapshotNotes {
         }
     }
 
+    /// What was committed above this no row has seen; 0: nothing but what was committed before the stream begins.
+    pub fn seen_lsn(&self) -> u64 {
+        self.views.iter().filter(|v| !v.is_of_slot).map(|v| v.lsn).max().unwrap_or(0)
+    }
+
     pub fn n_rows(&self) -> u64 {
         self.tables.iter().map(|t| t.n_rows).sum()
     }

@@ -9,14 +9,22 @@ use super::worker::{Chunk, Ended, Event, From, Job, Outcome, import};
 use super::{SnapshotSettings, Wanted, connect};
 use crate::change::{Askers, Batch, Change, Op, Origin, Place, Resume, Snapshot, What};
 use crate::postgres::address::Address;
+use crate::postgres::care;
 use crate::postgres::catalog::{Attribute, Catalog, Relation, Selection, Types, number, parse_lsn, text};
+use crate::postgres::slot::Lsn;
 use crate::postgres::wire::{Connection, WireError};
 use crate::table::Table;
 use mulgil_model::position::Position;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+/// For the server's log to come to its disk.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(60);
+const FLUSHED_POLL: Duration = Duration::from_millis(20);
 
 /// Makes the table that changes carry, from these columns of a relation: the stream and the snapshot of a source count shapes the same.
 pub type Shapes = Arc<dyn Fn(&Relation, &[Attribute], &Types) -> Arc<Table> + Send + Sync>;
@@ -178,6 +186,9 @@ impl SnapshotReader {
             Pinned::Now => (here, false),
         };
         let view = View::parse(text(row, 1)?, lsn, is_of_slot).ok_or_else(odd)?;
+        if !is_of_slot {
+            flushed(&mut self.planner, lsn).await?;
+        }
         if self.notes.begun_us == 0 {
             (self.notes.begun_us, self.notes.lsn) = (number(row, 3)?, lsn);
         }
@@ -445,6 +456,28 @@ impl SnapshotReader {
         let place = Place::Postgres { database, commit_lsn: self.notes.lsn, txid: None };
         Arc::new(Origin { committed_us: self.notes.begun_us, snapshot: mark, place })
     }
+}
+
+/// Waits until the server's log up to here is on its disk: a crash then takes back nothing that a view of before has seen. Else rows would be
+/// given of a commit that did not wait for the disk (`synchronous_commit = off`) and is lost; and the number of a transaction that was rolled
+/// back, which the view knows as ended, is given again to one whose changes then seem to be in the rows. Decoding reads only what is flushed,
+/// so this is not needed for the slot's own snapshot.
+async fn flushed(connection: &mut Connection, lsn: u64) -> Result<(), SnapshotError> {
+    // Whoever may not write messages waits for the server, which brings all to the disk by itself, in an idle hour every fifteen seconds.
+    if let Err(error) = connection.query(&care::beat()).await {
+        tracing::debug!(%error, "no heartbeat hurries the server's log to its disk");
+    }
+    let is_flushed =
+        format!("SELECT CASE WHEN pg_is_in_recovery() THEN true ELSE pg_current_wal_flush_lsn() >= '{}'::pg_lsn END", Lsn(lsn));
+    let began = Instant::now();
+    while began.elapsed() < FLUSHED_WITHIN {
+        let rows = connection.query(&is_flushed).await?;
+        if rows.first().is_some_and(|row| text(row, 0).is_ok_and(|t| t == "t")) {
+            return Ok(());
+        }
+        sleep(FLUSHED_POLL).await;
+    }
+    Err(SnapshotError::NotFlushed(Lsn(lsn), FLUSHED_WITHIN))
 }
 
 /// What was stored is from outside: it must not name views that it does not have.
