@@ -80,6 +80,37 @@ impl<V: StateValue> Keyed<V> {
         Ok(self.slots[at as usize].value.get_or_insert_with(make))
     }
 
+    /// Brings the values of these keys, which are in order, from the store into memory, where that costs less than reading each by itself: the
+    /// store is read from the first to the last of them, as long as most of what lies there is wanted.
+    pub fn prefetch(&mut self, keys: &[&[u8]], store: &dyn StateStore) -> Result<(), EngineError> {
+        let cold: Vec<&[u8]> = keys.iter().copied().filter(|key| self.find_untouched(key).is_none()).collect();
+        if cold.len() < TOGETHER_MIN {
+            return Ok(());
+        }
+        let first = [&self.prefix, cold[0]].concat();
+        let (mut wanted, mut loaded, mut n_others, mut bad) = (cold.into_iter().peekable(), Vec::new(), 0, None);
+        store.scan_from(&self.prefix, Bound::Included(&first), &mut |key, bytes| {
+            let key = &key[self.prefix.len()..];
+            while wanted.next_if(|next| *next < key).is_some() {}
+            if wanted.next_if_eq(&key).is_none() {
+                n_others += 1;
+            } else {
+                match V::read(bytes) {
+                    Ok(value) => loaded.push((key.to_vec(), value)),
+                    Err(reason) => bad = Some(reason),
+                }
+            }
+            wanted.peek().is_some() && bad.is_none() && n_others <= OTHERS_PER_WANTED * loaded.len() + TOGETHER_MIN
+        })?;
+        if let Some(reason) = bad {
+            return Err(EngineError::State { prefix: self.label(), reason });
+        }
+        for (key, value) in loaded {
+            self.insert(&key, Some(value), true);
+        }
+        Ok(())
+    }
+
     /// The value of `key`, from memory or from the store. It does not count as changed.
     pub fn get(&mut self, key: &[u8], store: &dyn StateStore) -> Result<Option<&V>, EngineError> {
         let at = match self.find(key) {
@@ -271,6 +302,11 @@ impl<V: StateValue> Keyed<V> {
     }
 }
 
+/// Reading so many keys one by one costs about as much as to begin reading them together.
+const TOGETHER_MIN: usize = 16;
+/// Reading a key by itself costs about as much as to step over so many others.
+const OTHERS_PER_WANTED: usize = 4;
+
 /// A closed window's times and a short symbol.
 const KEY_HEAD_BYTES: usize = 32;
 
@@ -299,6 +335,7 @@ mod tests {
     use crate::state::MemStore;
     use crate::state::testing::Count;
     use proptest::prelude::*;
+    use std::cell::Cell;
     use std::collections::BTreeMap;
 
     fn take(keyed: &mut Keyed<Count>) -> Snapshot {
@@ -365,6 +402,100 @@ mod tests {
             error,
             "state entry 'bars/open' cannot be read: its layout version is 9, this build reads 1; delete the state folder to rebuild it from the log"
         );
+    }
+
+    /// Counts what is read of it.
+    struct Counting {
+        store: MemStore,
+        n_gets: Cell<usize>,
+        n_scanned: Cell<usize>,
+    }
+
+    impl StateStore for Counting {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+            self.n_gets.set(self.n_gets.get() + 1);
+            self.store.get(key)
+        }
+
+        fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), EngineError> {
+            self.store.scan(prefix, &mut |key, value| {
+                self.n_scanned.set(self.n_scanned.get() + 1);
+                each(key, value)
+            })
+        }
+
+        fn scan_from(&self, prefix: &[u8], from: Bound<&[u8]>, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), EngineError> {
+            self.store.scan_from(prefix, from, &mut |key, value| {
+                self.n_scanned.set(self.n_scanned.get() + 1);
+                each(key, value)
+            })
+        }
+    }
+
+    fn stored(keys: impl Iterator<Item = u16>) -> Counting {
+        let (mut keyed, mut store) = (Keyed::new("op", "t", 0), MemStore::new());
+        keys.for_each(|key| keyed.put(&key.to_be_bytes(), Count(key.into())));
+        store.apply(take(&mut keyed));
+        // Neighbours in the store.
+        store.apply(Snapshot { entries: [&b"op\0s\0z"[..], b"op\0u\0a"].map(|key| (key.to_vec(), Some(vec![9]))).to_vec() });
+        Counting { store, n_gets: Cell::new(0), n_scanned: Cell::new(0) }
+    }
+
+    #[test]
+    fn what_lies_together_is_read_together() {
+        let store = stored(0..1_000);
+        let read = |keys: &[u16]| {
+            let mut keyed = Keyed::<Count>::new("op", "t", 10);
+            let keys: Vec<[u8; 2]> = keys.iter().map(|key| key.to_be_bytes()).collect();
+            keyed.prefetch(&keys.iter().map(|key| &key[..]).collect::<Vec<_>>(), &store).unwrap();
+            for key in &keys {
+                let wanted = u16::from_be_bytes(*key);
+                assert_eq!(keyed.get(key, &store).unwrap().map(|count| count.0), (wanted < 1_000).then_some(wanted.into()));
+            }
+            (store.n_gets.replace(0), store.n_scanned.replace(0))
+        };
+        assert_eq!(read(&(100..600).collect::<Vec<_>>()), (0, 500));
+        assert_eq!(read(&(900..1_100).collect::<Vec<_>>()), (100, 100), "those that are not there are looked for again");
+        assert_eq!(read(&(0..300).map(|n| n * 3).collect::<Vec<_>>()), (0, 898));
+        assert_eq!(read(&[1, 2, 3]), (3, 0), "too few");
+        let (n_gets, n_scanned) = read(&(0..50).map(|n| n * 20).collect::<Vec<_>>());
+        assert!(n_gets > 45 && n_scanned < 50, "far apart: {n_gets} one by one, {n_scanned} stepped over");
+    }
+
+    #[test]
+    fn a_damaged_entry_among_others_is_named() {
+        let mut store = stored(0..100);
+        store.store.apply(Snapshot { entries: vec![(b"op\0t\0\0\x05".to_vec(), Some(vec![9]))] });
+        let keys: Vec<[u8; 2]> = (0..100u16).map(u16::to_be_bytes).collect();
+        let mut keyed = Keyed::<Count>::new("op", "t", 10);
+        let error = keyed.prefetch(&keys.iter().map(|key| &key[..]).collect::<Vec<_>>(), &store).unwrap_err().to_string();
+        assert!(error.starts_with("state entry 'op/t' cannot be read: its layout version is 9"), "{error}");
+    }
+
+    proptest! {
+        /// Whatever is wanted, hot, changed or removed: the values are the same as without.
+        #[test]
+        fn reading_together_changes_nothing(
+            there in prop::collection::btree_set(0u16..300, 0..300),
+            changed in prop::collection::btree_map(0u16..300, prop::option::of(0u64..9), 0..40),
+            wanted in prop::collection::btree_set(0u16..300, 0..300),
+        ) {
+            let store = stored(there.iter().copied());
+            let mut keyed = Keyed::<Count>::new("op", "t", 10);
+            for (key, value) in &changed {
+                match value {
+                    Some(n) => keyed.put(&key.to_be_bytes(), Count(*n)),
+                    None => keyed.remove(&key.to_be_bytes()),
+                }
+            }
+            let keys: Vec<[u8; 2]> = wanted.iter().map(|key| key.to_be_bytes()).collect();
+            keyed.prefetch(&keys.iter().map(|key| &key[..]).collect::<Vec<_>>(), &store).unwrap();
+            prop_assert_eq!(keyed.n_dirty(), changed.len());
+            for key in 0u16..300 {
+                let want = changed.get(&key).copied().unwrap_or_else(|| there.contains(&key).then_some(key.into()));
+                prop_assert_eq!(keyed.get(&key.to_be_bytes(), &store).unwrap().map(|count| count.0), want);
+            }
+        }
     }
 
     #[derive(Debug, Clone)]

@@ -24,6 +24,9 @@ pub trait Merge {
     fn merge(&mut self, later: &Self);
 }
 
+/// Windows that are read together before they are closed.
+const KEYS_AHEAD: usize = 1_024;
+
 /// Which of an operator's window kinds: the bar interval in microseconds, so that it means the same under another configuration.
 pub type Series = i64;
 
@@ -152,7 +155,10 @@ impl<A: StateValue> Panes<A> {
         while let Some(due) = self.timers.take(watermark, left) {
             let (end, series, keys) = (due.end, due.series, due.keys());
             left -= keys.len();
-            for key in keys {
+            for (n, &key) in keys.iter().enumerate() {
+                if n % KEYS_AHEAD == 0 {
+                    self.open.prefetch(&keys[n..keys.len().min(n + KEYS_AHEAD)], store)?;
+                }
                 let open = self.open.get_or_insert_with(key, store, Open::default)?;
                 let at = open.panes.iter().position(|p| p.window.end == end && p.series == series);
                 let Some(at) = at else { return Err(self.timers.damaged("a window that they name is not open".to_owned())) };

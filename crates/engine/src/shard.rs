@@ -299,7 +299,8 @@ fn check_names(operators: &[Box<dyn Operator>]) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The shard's own entry. Layout, version 1: next offset and ordinal (unsigned varints), watermark and latest event time (zigzag varints).
+/// The shard's own entry. Layout, versions 1 and 2: next offset and ordinal (unsigned varints), watermark and latest event time (zigzag varints). Version 2
+/// keeps builds out that would leave the lists of open windows as they are (`timers.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Meta {
     position: Position,
@@ -308,7 +309,8 @@ struct Meta {
 }
 
 impl Meta {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    const VERSION_BEFORE: u8 = 1;
     const NEW: Self = Self {
         position: Position { commit: 0, ordinal: 0 },
         watermark: crate::operator::WATERMARK_NONE,
@@ -326,7 +328,8 @@ impl StateValue for Meta {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut fields = Fields::open(bytes, Self::VERSION)?;
+        let is_before = bytes.first() == Some(&Self::VERSION_BEFORE);
+        let mut fields = Fields::open(bytes, if is_before { Self::VERSION_BEFORE } else { Self::VERSION })?;
         let position = Position::new(fields.u64()?, fields.u64()?);
         let meta = Self { position, watermark: fields.i64()?, event_time_max: fields.i64()? };
         fields.end()?;

@@ -25,12 +25,16 @@ pub struct Timers {
     next_piece: u64,
     /// To be deleted with the next snapshot.
     gone: Vec<Vec<u8>>,
+    /// The store has lists of this layout.
     is_stored: bool,
+    /// The store has lists that are not to be believed.
+    is_doubtful: bool,
 }
 
 /// The keys of the windows of one series that end together, each once. In the store, one entry per piece: the prefix, end and series (ordered), the
 /// piece's number (8 bytes, big endian). Layout, version 1: version byte, then keys, each with its length. Number 0 is no piece but the key up
-/// to which the windows are closed, in the order of keys. An entry that is the prefix alone says that there are all of them.
+/// to which the windows are closed, in the order of keys. An entry that is the prefix alone says that there are all of them; its version 1 is not
+/// believed: a build that knew nothing of lists would open such a state, and go on without them.
 #[derive(Default)]
 struct List {
     n: usize,
@@ -61,16 +65,28 @@ impl Due {
 }
 
 const VERSION: u8 = 1;
+/// Of the entry that begins them.
+const ALL_VERSION: u8 = 2;
+const ALL_VERSION_DOUBTFUL: u8 = 1;
 /// The number of the entry that says how far a list is closed.
 const CLOSED_TO: u64 = 0;
 
 impl Timers {
     pub fn new(operator: &str) -> Self {
         let prefix = table_prefix(operator, "timers");
-        Self { prefix, lists: BTreeMap::new(), next_end: i64::MAX, n: 0, next_piece: 1, gone: Vec::new(), is_stored: false }
+        Self {
+            prefix,
+            lists: BTreeMap::new(),
+            next_end: i64::MAX,
+            n: 0,
+            next_piece: 1,
+            gone: Vec::new(),
+            is_stored: false,
+            is_doubtful: false,
+        }
     }
 
-    /// Reads the lists. False: the store has none, because an older version wrote it.
+    /// Reads the lists. False: the store has none, because an older version wrote it, or none to be believed, which go with the next snapshot.
     pub fn open(&mut self, store: &dyn StateStore) -> Result<bool, EngineError> {
         let mut bad = None;
         let prefix = self.prefix.clone();
@@ -78,7 +94,7 @@ impl Timers {
             bad = self.restore(&key[prefix.len()..], bytes).err();
             bad.is_none()
         })?;
-        if bad.is_none() && !self.is_stored && !self.lists.is_empty() {
+        if bad.is_none() && !self.is_stored && !self.is_doubtful && !self.lists.is_empty() {
             bad = Some("the entry that begins them is missing".to_owned());
         }
         bad.map_or(Ok(self.is_stored), |reason| Err(self.damaged(reason)))
@@ -86,12 +102,18 @@ impl Timers {
 
     fn restore(&mut self, key: &[u8], bytes: &[u8]) -> Result<(), String> {
         if key.is_empty() {
-            self.is_stored = true;
-            return Fields::open(bytes, VERSION).map(drop);
+            self.is_doubtful = bytes == [ALL_VERSION_DOUBTFUL];
+            self.is_stored = !self.is_doubtful;
+            return if self.is_doubtful { Ok(()) } else { Fields::open(bytes, ALL_VERSION).map(drop) };
         }
         let number = |at: usize| key.get(at..).and_then(from_ordered).ok_or("its key is damaged");
         let (end, series) = (number(0)?, number(8)?);
         let piece = key.get(16..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes).ok_or("its key is damaged")?;
+        self.next_piece = self.next_piece.max(piece.saturating_add(1));
+        if self.is_doubtful {
+            self.gone.push([&self.prefix, key].concat());
+            return Ok(());
+        }
         let list = self.lists.entry((end, series)).or_default();
         let mut fields = Fields::open(bytes, VERSION)?;
         if piece == CLOSED_TO {
@@ -107,7 +129,6 @@ impl Timers {
         }
         list.pieces.push(piece);
         list.stored_bytes = list.bytes.len();
-        self.next_piece = self.next_piece.max(piece.saturating_add(1));
         self.next_end = self.next_end.min(end);
         Ok(())
     }
@@ -163,7 +184,7 @@ impl Timers {
     pub fn snapshot(&mut self, into: &mut Snapshot) {
         let Self { prefix, lists, next_piece, gone, is_stored, .. } = self;
         if !*is_stored {
-            into.put(prefix.clone(), vec![VERSION]);
+            into.put(prefix.clone(), vec![ALL_VERSION]);
             *is_stored = true;
         }
         for (&(end, series), list) in lists.iter_mut() {
@@ -380,10 +401,30 @@ mod tests {
         assert_eq!(again.take(9, usize::MAX).unwrap().keys().len(), 101_000);
     }
 
+    /// Of a state that a build without lists may have gone on with.
+    #[test]
+    fn doubtful_lists_are_deleted() {
+        let (mut timers, mut store) = (Timers::new("op"), MemStore::new());
+        (0..100u32).for_each(|key| timers.arm(9, 1, &key.to_be_bytes()));
+        let mut into = Snapshot::default();
+        timers.snapshot(&mut into);
+        into.put(table_prefix("op", "timers"), vec![ALL_VERSION_DOUBTFUL]);
+        store.apply(into);
+        let mut again = Timers::new("op");
+        assert!(!again.open(&store).unwrap() && again.n() == 0);
+        again.arm(7, 1, b"key");
+        let mut into = Snapshot::default();
+        again.snapshot(&mut into);
+        store.apply(into);
+        let mut last = open(&store);
+        assert_eq!((last.n(), store.len()), (1, 2));
+        assert_eq!(last.take(9, 10).unwrap().keys(), [b"key"]);
+    }
+
     #[test]
     fn damaged_lists_are_named() {
         let at = |piece: u64| entry_key(&table_prefix("bars", "timers"), 9, 1, piece);
-        let begin = (table_prefix("bars", "timers"), Some(vec![1]));
+        let begin = (table_prefix("bars", "timers"), Some(vec![2]));
         for (entries, reason) in [
             (vec![(at(1), Some(vec![1, 1, 7]))], "the entry that begins them is missing"),
             (vec![begin.clone(), (at(1), Some(vec![1, 9, 7]))], "a length is beyond the entry's end"),
