@@ -152,7 +152,7 @@ impl<A: StateValue> Panes<A> {
         mut publish: impl FnMut(Published<'_, A>),
     ) -> Result<(), EngineError> {
         let mut left = at_most;
-        while let Some(due) = self.timers.take(watermark, left) {
+        while let Some(due) = self.timers.take(watermark, left, store)? {
             let (end, series, keys) = (due.end, due.series, due.keys());
             left -= keys.len();
             for (n, &key) in keys.iter().enumerate() {

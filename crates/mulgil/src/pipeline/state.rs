@@ -5,7 +5,7 @@
 mod doubt;
 
 use anyhow::{Context, Result};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use mulgil_engine::error::EngineError;
 use mulgil_engine::state::{Snapshot, StateStore};
 use mulgil_model::ids::TopicPartition;
@@ -76,7 +76,9 @@ const ROOM_BYTES: u64 = 8 << 20;
 
 impl Tree {
     fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
-        let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(1).open()?;
+        // A start reads the journal again, up to 64 MB of it, and would compress each value to compare checksums.
+        let builder = Database::builder(dir).journal_compression(CompressionType::None);
+        let database = builder.cache_size(cache_bytes).worker_threads(1).open()?;
         let entries = database.keyspace("shards", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))?;
         Ok(Self { dir: dir.to_owned(), database, entries })
     }
