@@ -15,12 +15,24 @@ pub struct Outbox<S> {
     is_unflushed: bool,
     /// Since when there is something that the socket has not taken.
     waiting_since: Option<Instant>,
+    /// Since when it takes nothing, and how long it took nothing before.
+    full_since: Option<Instant>,
+    full_for: Duration,
     n_sent: u64,
 }
 
 impl<S: Sink<Message> + Unpin> Outbox<S> {
     pub fn new(sink: S) -> Self {
-        Self { sink, queue: VecDeque::new(), bytes: 0, is_unflushed: false, waiting_since: None, n_sent: 0 }
+        Self {
+            sink,
+            queue: VecDeque::new(),
+            bytes: 0,
+            is_unflushed: false,
+            waiting_since: None,
+            full_since: None,
+            full_for: Duration::ZERO,
+            n_sent: 0,
+        }
     }
 
     pub fn push(&mut self, message: Message) {
@@ -50,6 +62,11 @@ impl<S: Sink<Message> + Unpin> Outbox<S> {
         self.waiting_since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
+    /// How long the socket took nothing, all in all.
+    pub fn full_for(&self, now: Instant) -> Duration {
+        self.full_for + self.full_since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
     pub fn waiting_since(&self) -> Option<Instant> {
         self.waiting_since
     }
@@ -61,6 +78,16 @@ impl<S: Sink<Message> + Unpin> Outbox<S> {
 
     /// Ready when everything is written. Dropping the poll loses nothing.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, progress_counts: bool) -> Poll<Result<(), S::Error>> {
+        let written = self.poll_all(cx, progress_counts);
+        if written.is_pending() {
+            self.full_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.full_since.take() {
+            self.full_for += since.elapsed();
+        }
+        written
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>, progress_counts: bool) -> Poll<Result<(), S::Error>> {
         while !self.queue.is_empty() {
             ready!(Pin::new(&mut self.sink).poll_ready(cx))?;
             if let Some(message) = self.queue.pop_front() {

@@ -193,13 +193,19 @@ struct Client {
     next_pull: Instant,
     /// It has just pulled and does not listen before `next_pull`: with many clients and commits, being woken costs more than the rows.
     is_resting: bool,
-    /// Since when the client has not reached the end of the log.
-    behind_since: Option<Instant>,
+    behind: Option<Behind>,
     is_warned: bool,
     n_bad: u32,
     n_ids: u64,
     next_ping: Instant,
     pinged: Option<Instant>,
+}
+
+/// The client has not reached the end of the log since then.
+struct Behind {
+    since: Instant,
+    /// How long its socket had been full until then.
+    full_before: Duration,
 }
 
 impl Client {
@@ -219,7 +225,7 @@ impl Client {
             is_replaying: false,
             next_pull: now,
             is_resting: false,
-            behind_since: None,
+            behind: None,
             is_warned: false,
             n_bad: 0,
             n_ids: 0,
@@ -275,8 +281,21 @@ impl Client {
         self.has_ticks = feed_lives;
         self.is_pending = true;
         if !self.outbox.is_empty() {
-            self.behind_since.get_or_insert_with(Instant::now);
+            self.note_behind(Instant::now());
         }
+    }
+
+    fn note_behind(&mut self, now: Instant) {
+        let outbox = &self.outbox;
+        self.behind.get_or_insert_with(|| Behind { since: now, full_before: outbox.full_for(now) });
+    }
+
+    /// How long the client has been behind by its own doing. One whose socket was full for less than half of that time waits for the server, not
+    /// the server for it.
+    fn behind_for(&self, now: Instant) -> Duration {
+        let Some(Behind { since, full_before }) = self.behind else { return Duration::ZERO };
+        let (all, full) = (now.duration_since(since), self.outbox.full_for(now).saturating_sub(full_before));
+        if 2 * full >= all { all } else { Duration::ZERO }
     }
 
     /// Writes what the socket takes without waiting for it; false when it is broken.
@@ -421,9 +440,9 @@ impl Client {
         // Commits after the beat's are for the next one.
         self.is_pending = is_behind || tick != latest;
         if is_behind && !self.is_replaying {
-            self.behind_since.get_or_insert(now);
+            self.note_behind(now);
         } else {
-            self.behind_since = None;
+            self.behind = None;
             self.is_warned = false;
         }
         frames.into_iter().for_each(|f| self.outbox.push(Message::Text(f)));
@@ -445,7 +464,7 @@ impl Client {
         let limits = &self.app.limits;
         let mut due = self.pinged.map_or(self.next_ping, |at| self.next_ping.min(at + limits.ws_pong_within));
         let slow_after = if self.is_warned { limits.ws_slow_close } else { limits.ws_slow_warn };
-        for since in [self.outbox.waiting_since(), self.behind_since].into_iter().flatten() {
+        for since in [self.outbox.waiting_since(), self.behind.as_ref().map(|b| b.since)].into_iter().flatten() {
             due = due.min(since + slow_after);
         }
         due
@@ -464,7 +483,8 @@ impl Client {
             self.outbox.push(Message::Ping(bytes::Bytes::new()));
             self.tell_cursors();
         }
-        let slow_for = self.outbox.stalled(now).max(self.behind_since.map_or(Duration::ZERO, |since| now.duration_since(since)));
+        let behind_for = self.behind_for(now);
+        let slow_for = behind_for.max(self.outbox.stalled(now));
         if slow_for >= limits.ws_slow_close && self.is_warned {
             return Some(self.slow("slow", "you read too slowly: come again with the cursor, or use mode cache"));
         }
@@ -473,6 +493,10 @@ impl Client {
             let rest =
                 format!(r#","behind_seconds":{},"closes_after_seconds":{}"#, slow_for.as_secs_f32(), limits.ws_slow_close.as_secs_f32());
             self.say(frame("slow", None, &rest));
+        }
+        if behind_for.is_zero() && self.behind.take().is_some() {
+            // Looked at anew from here on.
+            self.note_behind(now);
         }
         None
     }

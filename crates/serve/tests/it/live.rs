@@ -257,7 +257,13 @@ async fn any_stream_can_be_watched() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_is_warned_then_closed_and_can_come_back() {
+async fn a_reader_that_stops_or_stays_behind_is_warned_then_closed_and_can_come_back() {
+    // One after the other: the count of those who were closed is of the whole process.
+    check_one_that_stops().await;
+    check_one_that_stays_behind().await;
+}
+
+async fn check_one_that_stops() {
     let limits = Limits { ws_slow_warn: Duration::from_millis(100), ws_slow_close: Duration::from_millis(400), ..Limits::default() };
     let server = start_limited(1, limits).await;
     let mut socket = Socket::open(&server).await;
@@ -292,6 +298,52 @@ async fn a_reader_that_stops_is_warned_then_closed_and_can_come_back() {
         seen.extend(ids(&socket.next_of("trades").await));
     }
     assert!(seen.iter().copied().eq(0..ROWS), "no row is missing, none comes twice");
+    server.stop().await;
+}
+
+/// It never stops, and takes each frame in time, but less than there is.
+async fn check_one_that_stays_behind() {
+    let (ws_slow_warn, ws_slow_close) = (Duration::from_millis(300), Duration::from_millis(900));
+    let server = start_limited(1, Limits { ws_slow_warn, ws_slow_close, ws_buffer_bytes_max: 50_000, ..Limits::default() }).await;
+    let mut socket = Socket::open(&server).await;
+    socket.subscribe(json!({"op": "subscribe", "id": "a"})).await;
+    const ROWS: usize = 5000;
+    let (long, metrics) = ("S".repeat(20_000), server.url("/metrics"));
+    for from in (0..ROWS).step_by(100) {
+        server.market.commit((from..from + 100).map(|i| trade(&long, i as i64, 100, 1, i)));
+    }
+    let (mut n_seen, mut is_warned) = (0, false);
+    while let Ok(frame) = socket.next().await {
+        is_warned |= frame["type"] == "slow";
+        n_seen += if frame["type"] == "trades" { ids(&frame).len() } else { 0 };
+        // What it is busy with.
+        slow_disconnects(&metrics).await;
+    }
+    assert!(is_warned && n_seen > 0 && n_seen < ROWS, "warned: {is_warned}, {n_seen} of {ROWS} rows came");
+    server.stop().await;
+}
+
+/// Many pulls behind, and longer than any reader may be slow; but it reads.
+#[tokio::test]
+async fn a_reader_is_not_to_blame_for_what_the_server_has_not_sent_yet() {
+    let at_once = Duration::from_micros(1);
+    let limits = Limits { ws_slow_warn: at_once, ws_slow_close: at_once, ws_buffer_bytes_max: 2_000, ..Limits::default() };
+    let server = start_limited(1, limits).await;
+    let mut socket = Socket::open(&server).await;
+    socket.subscribe(json!({"op": "subscribe", "id": "a"})).await;
+    const ROWS: usize = 1_000;
+    for from in (0..10 * ROWS).step_by(ROWS) {
+        server.market.commit((from..from + ROWS).map(|i| trade("A", i as i64, 100, 1, i)));
+        let (mut seen, mut n_frames) = (Vec::new(), 0);
+        while seen.len() < ROWS {
+            let frame = socket.next().await.expect("it is not closed");
+            if frame["type"] == "trades" {
+                seen.extend(ids(&frame));
+                n_frames += 1;
+            }
+        }
+        assert!(seen.iter().copied().eq(from..from + ROWS) && n_frames > 50, "{n_frames}");
+    }
     server.stop().await;
 }
 
