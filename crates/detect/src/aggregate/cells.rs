@@ -226,6 +226,10 @@ impl<M: Measure> Cells<M> {
             first_offset = first_offset.wrapping_add(bytes.i64()?);
             cells.push_back(Cell { at, first: first_offset as u64, n: bytes.u64()?, measure: M::read(bytes)? });
         }
+        let n_in_cells = cells.iter().try_fold(0u64, |n, cell| n.checked_add(cell.n));
+        if n > i64::MAX as u64 || (!cells.is_empty() && n_in_cells != Some(n)) {
+            return Err("the rows of its cells do not add up".to_owned());
+        }
         Ok(Self { cells, n, total, coarse, first })
     }
 }
