@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// Keys of a full piece: about so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
+/// Numbers of pieces stay far below this.
+const PIECE_MAX: u64 = u64::MAX / 2;
 
 pub struct Timers {
     /// Of the pieces, and of the entries that say what lists there are.
@@ -113,7 +115,7 @@ impl Timers {
                 self.gone.push(key.to_vec());
             }
             if let Some(piece) = key.get(self.pieces.len() + 16..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes) {
-                self.next_piece = self.next_piece.max(piece.saturating_add(1));
+                self.next_piece = self.next_piece.max(piece.min(PIECE_MAX) + 1);
             }
             true
         })
@@ -126,14 +128,19 @@ impl Timers {
         let mut list = List { n: number_of(&mut fields)?, is_stored: true, ..List::default() };
         for _ in 0..fields.count()? {
             let piece = fields.u64()?;
+            if piece > PIECE_MAX {
+                return Err("a piece has a number that none is given".to_owned());
+            }
             list.pieces.push(piece);
-            self.next_piece = self.next_piece.max(piece.saturating_add(1));
+            self.next_piece = self.next_piece.max(piece + 1);
         }
         if fields.u8()? != 0 {
             list.closed_to = Some(fields.bytes()?.into());
         }
         fields.end()?;
-        self.n = self.n.checked_add(list.n).ok_or("more windows are open than can be counted")?;
+        // So that those to come can be counted, too.
+        let n = self.n.checked_add(list.n).filter(|n| *n <= isize::MAX as usize);
+        self.n = n.ok_or("more windows are open than can be counted")?;
         self.next_end = self.next_end.min(end);
         self.lists.insert((end, series), list);
         Ok(())
@@ -568,7 +575,8 @@ mod tests {
             (vec![all.clone(), good.clone(), piece(&[1, 9, 7])], "a length is beyond the entry's end"),
             (vec![all.clone(), good.clone(), piece(&[3])], "its layout version is 3, this build reads 1"),
             (vec![all.clone(), good.clone(), piece(&[1, 1, 7, 1, 8])], "they count 1 windows and name 2"),
-            (vec![all, head(&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 1, 5, 0]), piece(&[1, 1, 7])], "they count"),
+            (vec![all.clone(), head(&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 1, 5, 0])], "more windows are open than"),
+            (vec![all, head(&[1, 1, 1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0])], "a piece has a number that none is given"),
         ] {
             let mut store = MemStore::new();
             store.apply(Snapshot { entries });
