@@ -18,9 +18,11 @@ use mulgil_disk::{Crash, Disk, MemDisk};
 use mulgil_log::{Log, Watch};
 use mulgil_model::ids::Topic;
 use mulgil_serve::live::hub::Hub;
+use mulgil_serve::live::scan::Turn;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::time::Instant;
 
 /// Small, so that slow viewers fall out of it.
 const RING_BYTES: usize = 20_000;
@@ -40,6 +42,8 @@ pub struct Program {
     hands: Hands,
     watch: Watch,
     tick: u64,
+    /// When the next viewer pulls.
+    turn: Instant,
 }
 
 impl Program {
@@ -65,7 +69,22 @@ impl Program {
         let decided = plan.shards.iter().map(|s| (s.input.stream.clone(), s.decisions.clone())).collect();
         let watch = folder.journal.watch();
         let hands = hands.clone();
-        Ok(Self { config, plan, folder, ingest, hub, workers, archivist, shards, decided, finish_below, hands, watch, tick: 0 })
+        Ok(Self {
+            config,
+            plan,
+            folder,
+            ingest,
+            hub,
+            workers,
+            archivist,
+            shards,
+            decided,
+            finish_below,
+            hands,
+            watch,
+            tick: 0,
+            turn: Instant::now(),
+        })
     }
 
     pub fn n_workers(&self) -> usize {
@@ -109,6 +128,12 @@ impl Program {
     pub fn tick(&mut self) -> u64 {
         self.tick += u64::from(self.watch.wait(std::time::Duration::ZERO));
         self.tick
+    }
+
+    /// A viewer's turn at the log, so long after the one before it that those who vanish are noticed.
+    pub fn turn(&mut self) -> Turn {
+        self.turn += std::time::Duration::from_millis(50);
+        Turn { tick: self.tick(), now: self.turn, is_held: false }
     }
 
     /// Has shards below this level close their windows once they have read everything.

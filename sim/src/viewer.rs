@@ -34,6 +34,8 @@ pub struct Viewer {
 struct Connection {
     selection: Selection,
     in_flight: VecDeque<String>,
+    /// For others who are further behind.
+    waits: bool,
 }
 
 /// Why a pull ended without frames.
@@ -90,7 +92,7 @@ impl Viewer {
         } else {
             self.n_resumed += 1;
         }
-        self.connection = Some(Connection { selection, in_flight: VecDeque::new() });
+        self.connection = Some(Connection { selection, in_flight: VecDeque::new(), waits: false });
         Ok(None)
     }
 
@@ -101,16 +103,17 @@ impl Viewer {
 
     /// The server writes what it has, unless the connection is full.
     pub fn pull(&mut self, program: &mut Program, retained: bool) -> Result<Option<Lost>> {
-        let tick = program.tick();
+        let turn = program.turn();
         let Some(connection) = &mut self.connection else { return Ok(None) };
         if connection.in_flight.len() >= IN_FLIGHT_MAX {
             return Ok(None);
         }
         let mut out = Vec::new();
-        let pulled = connection.selection.pull(&program.hub, tick, PULL_BYTES, &mut out);
-        connection.in_flight.extend(out);
+        let pulled = connection.selection.pull(&program.hub, &turn, PULL_BYTES, &mut out);
+        connection.in_flight.extend(out.iter().map(|frame| frame.as_str().to_owned()));
+        connection.waits = matches!(pulled, Ok(Pulled::Waits));
         match pulled {
-            Ok(Pulled::CaughtUp | Pulled::More) => Ok(None),
+            Ok(Pulled::CaughtUp | Pulled::More | Pulled::Waits) => Ok(None),
             Err(PullError::Gone(stream)) => {
                 ensure!(retained, "the server says that rows of {stream} are gone, but nothing was removed");
                 self.disconnect();
@@ -146,7 +149,8 @@ impl Viewer {
             if let Some(Lost::Refused(message)) = self.pull(program, retained)? {
                 bail!("at the end a client is told: {message}");
             }
-            if self.is_connected() && self.take(u64::MAX, &program.plan)? == 0 {
+            let n_taken = self.take(u64::MAX, &program.plan)?;
+            if n_taken == 0 && self.connection.as_ref().is_some_and(|c| !c.waits) {
                 return Ok(());
             }
         }

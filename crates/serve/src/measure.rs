@@ -1,5 +1,6 @@
 //! The server's own metrics, by Prometheus conventions.
 
+use crate::live::hub::Kept;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub fn describe() {
     describe_gauge!("mulgil_http_connections", "Open connections, WebSockets and event streams among them.");
     describe_gauge!("mulgil_http_requests_in_flight", "Requests that are not answered yet.");
     describe_gauge!("mulgil_http_body_bytes", "Bodies of requests, as far as they have come.");
+    describe_gauge!("mulgil_live_readers_behind", "Live clients that are behind the end of a partition, one for each partition.");
     describe_gauge!("mulgil_live_ring_bytes", "Recent rows kept for all live clients together.");
     describe_counter!("mulgil_http_refused_total", "Requests and connections refused, by reason.");
     describe_gauge!("mulgil_lag_seconds", "From the event time of the newest row to a hop, by stream and hop.");
@@ -95,10 +97,11 @@ impl Drop for Connection {
 }
 
 /// What is counted when somebody asks.
-pub fn sizes(requests_in_flight: usize, body_bytes: usize, ring_bytes: usize) {
+pub fn sizes(requests_in_flight: usize, body_bytes: usize, live: Kept) {
     gauge!("mulgil_http_body_bytes").set(body_bytes as f64);
     gauge!("mulgil_http_requests_in_flight").set(requests_in_flight as f64);
-    gauge!("mulgil_live_ring_bytes").set(ring_bytes as f64);
+    gauge!("mulgil_live_ring_bytes").set(live.bytes as f64);
+    gauge!("mulgil_live_readers_behind").set(live.readers_behind as f64);
 }
 
 /// Counts one WebSocket while it lives. It keeps its metrics at hand: they are told several times a frame.

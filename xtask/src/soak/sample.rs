@@ -26,7 +26,7 @@ const fn column(name: &'static str, from: From) -> Column {
     Column { name, from }
 }
 
-pub const COLUMNS: [Column; 15] = [
+pub const COLUMNS: [Column; 16] = [
     column("resident_mb", From::ResidentMemory),
     column("open_files", From::OpenFiles),
     column("threads", From::Threads),
@@ -42,6 +42,7 @@ pub const COLUMNS: [Column; 15] = [
     column("ws_clients", From::Metric("mulgil_ws_clients", 1.0)),
     column("ws_buffered_kb", From::Metric("mulgil_ws_buffered_bytes", 1e3)),
     column("ring_mb", From::Metric("mulgil_live_ring_bytes", 1e6)),
+    column("readers_behind", From::Metric("mulgil_live_readers_behind", 1.0)),
 ];
 
 /// All columns at one moment.

@@ -20,6 +20,7 @@ pub struct Chunk {
     /// One per row: compare these first, then the key itself.
     pub key_hashes: Vec<u64>,
     encoded: OnceLock<Encoded>,
+    bytes: usize,
 }
 
 struct Encoded {
@@ -32,7 +33,8 @@ impl Chunk {
     pub fn new(rows: Rows, hasher: &RandomState) -> Self {
         let keys = rows.keys();
         let key_hashes = (0..rows.len()).map(|i| hasher.hash_one(keys.value(i))).collect();
-        Self { rows, key_hashes, encoded: OnceLock::new() }
+        let bytes = bytes_of(&rows);
+        Self { rows, key_hashes, encoded: OnceLock::new(), bytes }
     }
 
     pub fn base(&self) -> Offset {
@@ -85,13 +87,9 @@ impl Chunk {
         from.0.saturating_sub(self.base().0) as usize..self.rows.len()
     }
 
-    /// Roughly what it keeps in memory, whether it is encoded yet or not: always the same for one chunk. Of buffers that it shares with its
-    /// neighbours, which are parts of the same commit, its own part.
+    /// Roughly what it keeps in memory, whether it is encoded yet or not: always the same for one chunk.
     pub fn bytes(&self) -> usize {
-        const ENCODED_ROW_BYTES: usize = 256;
-        let columns = self.rows.batch.columns().iter();
-        let own: usize = columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum();
-        self.rows.len() * ENCODED_ROW_BYTES + own
+        self.bytes
     }
 
     fn encode(&self) -> Encoded {
@@ -103,6 +101,14 @@ impl Chunk {
         let ends = ends.collect();
         Encoded { text, ends }
     }
+}
+
+/// Of buffers that the rows share with their neighbours, which are parts of the same commit, their own part.
+fn bytes_of(rows: &Rows) -> usize {
+    const ENCODED_ROW_BYTES: usize = 256;
+    let columns = rows.batch.columns().iter();
+    let own: usize = columns.map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum();
+    rows.len() * ENCODED_ROW_BYTES + own
 }
 
 /// A row as a JSON object. An alert's evidence and thresholds are JSON already and are shown as objects, not as text.

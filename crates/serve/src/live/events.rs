@@ -1,7 +1,8 @@
 //! Alerts as Server-Sent Events. Each event's id is a resume token, so that a browser that reconnects gets every alert exactly once.
 
 use super::chunk::Chunk;
-use super::hub::{Hub, Step, Tail};
+use super::hub::{Hub, Seat, Step};
+use super::scan::{Turn, WAIT};
 use super::token::Token;
 use crate::app::{App, LiveClient};
 use crate::measure;
@@ -98,13 +99,15 @@ struct Events {
     /// Text to send before anything is read.
     ready: String,
     next_beat: Instant,
+    /// Others are further behind and read what it wants.
+    waits: bool,
     _slot: OwnedSemaphorePermit,
     _paced: LiveClient,
     _counted: measure::SseClient,
 }
 
 struct Place {
-    tail: Arc<Tail>,
+    seat: Seat,
     at: Offset,
 }
 
@@ -122,6 +125,7 @@ impl Events {
             stop: app.stop.clone(),
             ready: String::new(),
             next_beat: Instant::now() + app.limits.sse_heartbeat,
+            waits: false,
             _slot: slot,
             _paced: app.live_client(),
             _counted: measure::SseClient::new(),
@@ -132,7 +136,7 @@ impl Events {
     fn place_at_time(&mut self, time: EventTime) -> Result<(), PortError> {
         self.filter.from = Some(time.micros());
         for place in &mut self.places {
-            place.at = self.app.hub.offset_at(&place.tail, time)?;
+            place.at = self.app.hub.offset_at(&place.seat.tail, time)?;
         }
         Ok(())
     }
@@ -144,10 +148,11 @@ impl Events {
         }
         let mut is_whole = true;
         for place in &mut self.places {
-            let known = token.streams.get(place.tail.topic.as_str()).and_then(|offsets| offsets.get(place.tail.partition.0 as usize));
+            let known =
+                token.streams.get(place.seat.tail.topic.as_str()).and_then(|offsets| offsets.get(place.seat.tail.partition.0 as usize));
             // A stream or partition that the token does not know has come since.
             let at = known.copied().unwrap_or(Offset::ZERO);
-            let bounds = self.app.hub.bounds(&place.tail)?;
+            let bounds = self.app.hub.bounds(&place.seat.tail)?;
             is_whole &= (bounds.first..=bounds.next).contains(&at);
             place.at = at.clamp(bounds.first, bounds.next);
         }
@@ -157,7 +162,7 @@ impl Events {
     fn token(&self) -> Token {
         let mut streams: std::collections::BTreeMap<String, Vec<Offset>> = std::collections::BTreeMap::new();
         for place in &self.places {
-            streams.entry(place.tail.topic.to_string()).or_default().push(place.at);
+            streams.entry(place.seat.tail.topic.to_string()).or_default().push(place.at);
         }
         Token { epoch: self.app.ports.feed.epoch().to_owned(), streams }
     }
@@ -181,6 +186,7 @@ impl Events {
             tokio::select! {
                 _ = stop.wait_for(|stopping| *stopping) => return None,
                 changed = self.ticks.changed() => changed.ok()?,
+                () = sleep(WAIT), if self.waits => {}
                 () = sleep_until(self.next_beat) => {
                     self.next_beat = Instant::now() + self.app.limits.sse_heartbeat;
                     // An id without data moves the client's place silently: quiet filters keep a fresh token.
@@ -195,15 +201,19 @@ impl Events {
     /// Events for the rows behind the places; empty when there are none.
     fn pull(&mut self, tick: u64) -> Result<String, PortError> {
         let mut out = String::new();
+        // Whether its socket is full is not known here: nobody waits for it.
+        let turn = Turn { tick, now: Instant::now(), is_held: true };
+        self.waits = false;
         loop {
             let mut n_rows = 0;
             for p in 0..self.places.len() {
-                let (tail, at) = (Arc::clone(&self.places[p].tail), self.places[p].at);
-                match self.app.hub.step(&tail, at, tick)? {
+                let Place { seat, at } = &self.places[p];
+                match self.app.hub.step(seat, *at, &turn)? {
                     Step::Rows(chunk) => n_rows += self.write(&mut out, p, &chunk),
                     Step::End => {}
+                    Step::Wait => self.waits = true,
                     Step::Gone => {
-                        self.places[p].at = self.app.hub.bounds(&tail)?.first;
+                        self.places[p].at = self.app.hub.bounds(&seat.tail)?.first;
                         out.push_str("event: recovery\ndata: {\"recovered\":false}\n\n");
                     }
                 }
@@ -231,6 +241,6 @@ impl Events {
 }
 
 fn place_at_end(hub: &Hub, info: &StreamInfo) -> Result<Vec<Place>, PortError> {
-    let place = |tail: Arc<Tail>| Ok(Place { at: hub.bounds(&tail)?.next, tail });
-    hub.tails(info).into_iter().map(place).collect()
+    let place = |seat: Seat| Ok(Place { at: hub.bounds(&seat.tail)?.next, seat });
+    hub.seats(info).into_iter().map(place).collect()
 }

@@ -1,18 +1,20 @@
-//! Where live clients meet: one ring of recent rows per partition, filled by whichever client asks first and read by all.
+//! Where live clients meet: what was read last of each partition, read by whichever client comes first and handed to all.
 //!
 //! There is no task and no queue: a client that wakes after a commit asks the tail for the rows behind its own offset. The first one
-//! reads and encodes them, the others find them. Clients that are behind what the ring holds leave what they read for those behind them: after
-//! a pause of the machine all of them are, and each reading everything for itself would be the reason that none catches up.
+//! reads and encodes them, the others find them. Those who are behind wait for each other ([`super::scan`]): after a pause of the machine, or
+//! when all come again after a restart, each reading everything for itself would be the reason that none catches up.
 
 use super::audience::Audiences;
 use super::chunk::{CHUNK_ROWS_MAX, Chunk};
+use super::scan::{ReaderId, Scan, Turn};
 use crate::ports::{Bounds, Feed, PortError, PortErrorKind, ReadFrom, StreamInfo};
 use mulgil_model::ids::{Offset, Partition, Topic};
 use mulgil_model::time::EventTime;
-use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub struct Hub {
     feed: Arc<dyn Feed>,
@@ -21,6 +23,7 @@ pub struct Hub {
     /// Bounded by the partitions of the feed's streams.
     tails: Mutex<HashMap<(Topic, Partition), Arc<Tail>>>,
     audiences: Audiences,
+    n_readers: AtomicU64,
 }
 
 /// What lies behind an offset.
@@ -28,40 +31,61 @@ pub enum Step {
     /// Rows of the chunk from the asked offset on.
     Rows(Arc<Chunk>),
     End,
+    /// Others are further behind and read what is wanted here: ask again in a moment.
+    Wait,
     /// The log no longer has the offset.
     Gone,
+}
+
+/// What is kept for live clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// In memory, of all tails and audiences.
+    pub bytes: usize,
+    /// One for each client and partition.
+    pub readers_behind: usize,
 }
 
 /// The shared end of one partition.
 pub struct Tail {
     pub topic: Topic,
     pub partition: Partition,
-    ring: Mutex<Ring>,
+    scan: Mutex<Scan>,
 }
 
-#[derive(Default)]
-struct Ring {
-    /// Without holes, oldest first.
-    chunks: VecDeque<Arc<Chunk>>,
-    /// What the chunks keep in memory, as estimated when they came.
-    bytes: usize,
-    /// The feed's tick at which nothing was behind the ring.
-    drained_at: Option<u64>,
-    /// The offset behind its last row, once it is known.
-    end: Option<Offset>,
-    /// What was read last for clients behind the ring.
-    reread: Reread,
+/// A reader of a tail, until dropped.
+pub struct Seat {
+    pub tail: Arc<Tail>,
+    reader: ReaderId,
 }
 
-#[derive(Default)]
-struct Reread {
-    chunks: VecDeque<Arc<Chunk>>,
-    bytes: usize,
+impl Seat {
+    /// A turn ended before the end of the log: those ahead may wait for this one from now on, and this one for others.
+    pub fn note_behind(&self, at: Offset, turn: &Turn) {
+        self.tail.scan.lock().note_behind(self.reader, at, turn);
+    }
+
+    pub fn note_caught_up(&self) {
+        self.tail.scan.lock().forget(self.reader);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.note_caught_up();
+    }
 }
 
 impl Hub {
     pub fn new(feed: Arc<dyn Feed>, ring_bytes_max: usize) -> Self {
-        Self { feed, hasher: RandomState::new(), ring_bytes_max, tails: Mutex::default(), audiences: Audiences::new(ring_bytes_max) }
+        Self {
+            feed,
+            hasher: RandomState::new(),
+            ring_bytes_max,
+            tails: Mutex::default(),
+            audiences: Audiences::new(ring_bytes_max),
+            n_readers: AtomicU64::new(0),
+        }
     }
 
     pub fn feed(&self) -> &dyn Feed {
@@ -76,28 +100,30 @@ impl Hub {
         self.feed.streams().into_iter().find(|s| s.schema.stream.as_str() == name)
     }
 
-    /// One tail per partition, from 0.
-    pub fn tails(&self, info: &StreamInfo) -> Vec<Arc<Tail>> {
+    /// A seat at each partition's tail, from 0.
+    pub fn seats(&self, info: &StreamInfo) -> Vec<Seat> {
         let topic = &info.schema.stream;
         let mut tails = self.tails.lock();
         let mut tail = |partition| {
-            let make = || Arc::new(Tail { topic: topic.clone(), partition, ring: Mutex::default() });
+            let make = || Arc::new(Tail { topic: topic.clone(), partition, scan: Mutex::default() });
             Arc::clone(tails.entry((topic.clone(), partition)).or_insert_with(make))
         };
-        (0..info.partitions).map(|p| tail(Partition(p))).collect()
+        let seat = |p| Seat { tail: tail(Partition(p)), reader: self.n_readers.fetch_add(1, Ordering::Relaxed) };
+        (0..info.partitions).map(seat).collect()
     }
 
     pub fn audiences(&self) -> &Audiences {
         &self.audiences
     }
 
-    /// What all rings and audiences keep in memory.
-    pub fn ring_bytes(&self) -> usize {
-        let kept = |tail: &Arc<Tail>| {
-            let ring = tail.ring.lock();
-            ring.bytes + ring.reread.bytes
-        };
-        self.tails.lock().values().map(kept).sum::<usize>() + self.audiences.bytes()
+    pub fn kept(&self) -> Kept {
+        let mut kept = Kept { bytes: self.audiences.bytes(), readers_behind: 0 };
+        for tail in self.tails.lock().values() {
+            let scan = tail.scan.lock();
+            kept.bytes += scan.bytes();
+            kept.readers_behind += scan.n_behind();
+        }
+        kept
     }
 
     pub fn bounds(&self, tail: &Tail) -> Result<Bounds, PortError> {
@@ -109,32 +135,42 @@ impl Hub {
         Ok(self.feed.read(&tail.topic, tail.partition, ReadFrom::Time(time), 1)?.base)
     }
 
-    /// The rows at `from`. `tick` is the feed's tick as it was seen before.
-    pub fn step(&self, tail: &Tail, from: Offset, tick: u64) -> Result<Step, PortError> {
-        let mut ring = tail.ring.lock();
-        if let Some(chunk) = ring.find(from) {
+    /// The rows at `from`.
+    pub fn step(&self, seat: &Seat, from: Offset, turn: &Turn) -> Result<Step, PortError> {
+        let Seat { tail, reader } = seat;
+        let mut scan = tail.scan.lock();
+        if let Some(chunk) = scan.find(from) {
             return Ok(Step::Rows(chunk));
         }
-        let is_behind = ring.end.is_some_and(|end| from < end);
-        if is_behind {
-            if let Some(chunk) = ring.reread.find(from) {
-                return Ok(Step::Rows(chunk));
-            }
-            drop(ring);
-            let step = self.read(tail, from)?;
-            if let Step::Rows(chunk) = &step {
-                tail.ring.lock().reread.push(Arc::clone(chunk), self.ring_bytes_max);
-            }
-            return Ok(step);
-        }
-        if ring.end == Some(from) && ring.drained_at == Some(tick) {
+        if scan.is_drained(from, turn.tick) {
+            scan.forget(*reader);
             return Ok(Step::End);
         }
-        let step = self.read(tail, from)?;
+        let is_behind = scan.is_behind(*reader);
+        if !is_behind && !scan.is_end(from) {
+            // Others may be about to come from the same place: after this, all of them know of each other.
+            scan.note_behind(*reader, from, turn);
+            return Ok(Step::Wait);
+        }
+        if is_behind && !scan.admits(*reader, from, self.bounds(tail)?.next, self.ring_bytes_max, turn.now) {
+            return Ok(Step::Wait);
+        }
+        let step = if is_behind {
+            scan.begin(from);
+            let step = MutexGuard::unlocked(&mut scan, || self.read(tail, from));
+            scan.finish(from);
+            step?
+        } else {
+            // Whoever comes meanwhile wants the same.
+            self.read(tail, from)?
+        };
         match &step {
-            Step::Rows(chunk) => ring.push(Arc::clone(chunk), self.ring_bytes_max),
-            Step::End => ring.drain(from, tick),
-            Step::Gone => {}
+            Step::Rows(chunk) => scan.keep(*reader, chunk, self.ring_bytes_max, turn.now),
+            Step::End => {
+                scan.drain(from, turn.tick);
+                scan.forget(*reader);
+            }
+            Step::Wait | Step::Gone => {}
         }
         Ok(step)
     }
@@ -145,49 +181,6 @@ impl Hub {
             Ok(rows) => Ok(Step::Rows(Arc::new(Chunk::new(rows, &self.hasher)))),
             Err(e) if e.kind == PortErrorKind::NotFound => Ok(Step::Gone),
             Err(e) => Err(e),
-        }
-    }
-}
-
-impl Ring {
-    fn find(&self, from: Offset) -> Option<Arc<Chunk>> {
-        let at = self.chunks.partition_point(|c| c.next() <= from);
-        self.chunks.get(at).filter(|c| c.base() <= from).map(Arc::clone)
-    }
-
-    fn push(&mut self, chunk: Arc<Chunk>, bytes_max: usize) {
-        if self.end != Some(chunk.base()) {
-            self.chunks.clear();
-            self.bytes = 0;
-        }
-        self.end = Some(chunk.next());
-        self.bytes += chunk.bytes();
-        self.chunks.push_back(chunk);
-        while self.bytes > bytes_max && self.chunks.len() > 1 {
-            self.bytes -= self.chunks.pop_front().map_or(0, |c| c.bytes());
-        }
-    }
-
-    fn drain(&mut self, end: Offset, tick: u64) {
-        if self.end != Some(end) {
-            self.chunks.clear();
-            self.bytes = 0;
-        }
-        self.end = Some(end);
-        self.drained_at = Some(tick);
-    }
-}
-
-impl Reread {
-    fn find(&self, from: Offset) -> Option<Arc<Chunk>> {
-        self.chunks.iter().find(|c| c.base() <= from && from < c.next()).map(Arc::clone)
-    }
-
-    fn push(&mut self, chunk: Arc<Chunk>, bytes_max: usize) {
-        self.bytes += chunk.bytes();
-        self.chunks.push_back(chunk);
-        while self.bytes > bytes_max {
-            self.bytes -= self.chunks.pop_front().map_or(0, |c| c.bytes());
         }
     }
 }

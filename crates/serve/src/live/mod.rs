@@ -2,6 +2,7 @@
 
 pub mod audience;
 pub mod hub;
+pub mod scan;
 
 pub mod candles;
 pub mod chunk;

@@ -5,8 +5,9 @@ use super::audience::{Audience, Shown};
 use super::candles::Candles;
 use super::chunk::{CHUNK_ROWS_MAX, Chunk, newest};
 use super::filter::Filter;
-use super::hub::{Hub, Step, Tail};
+use super::hub::{Hub, Seat, Step};
 use super::latest::Latest;
+use super::scan::Turn;
 use super::token::Token;
 use crate::ports::{PortError, ReadFrom, StreamInfo};
 use axum::extract::ws::Utf8Bytes;
@@ -25,10 +26,7 @@ const FRAME_BYTES: usize = 32 << 10;
 /// Rows taken between two looks at that.
 const FRAME_ROWS: usize = 64;
 /// Rows looked at before others get their turn.
-const PULL_ROWS_MAX: usize = 64 << 10;
-/// The same for a client that is behind although it is live: so few that those who are as far behind find what it has read
-/// ([`super::hub`] keeps more than this), and all of them catch up side by side.
-const LIVE_ROWS_MAX: usize = 16 << 10;
+const PULL_ROWS_MAX: usize = 16 << 10;
 /// Rows per partition from which the first latest state is taken.
 const LATEST_ROWS: u64 = 4096;
 
@@ -45,6 +43,10 @@ pub struct Selection {
     candles: Option<Candles>,
     /// Those who want the same rows in the same frames.
     audience: Option<Arc<Audience>>,
+    /// A place waits for others, in this turn.
+    is_waiting: bool,
+    /// The last turn ended before the end of the log.
+    is_behind: bool,
 }
 
 /// What the client gets.
@@ -89,7 +91,7 @@ struct OpenFrame {
 }
 
 struct Place {
-    tail: Arc<Tail>,
+    seat: Seat,
     at: Offset,
     /// The log's end when the client came.
     edge: Offset,
@@ -118,6 +120,8 @@ pub struct Spec {
 pub enum Pulled {
     CaughtUp,
     More,
+    /// Others are further behind: nothing before they have come up.
+    Waits,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -147,9 +151,9 @@ impl Selection {
         let filter = Filter::new(hub, spec.symbols.as_deref(), spec.ops, spec.from);
         let mut legs = Vec::with_capacity(spec.streams.len());
         for info in spec.streams {
-            let places = hub.tails(&info).into_iter().map(|tail| {
-                let end = hub.bounds(&tail)?.next;
-                Ok(Place { tail, at: end, edge: end })
+            let places = hub.seats(&info).into_iter().map(|seat| {
+                let end = hub.bounds(&seat.tail)?.next;
+                Ok(Place { seat, at: end, edge: end })
             });
             let places = places.collect::<Result<Vec<_>, PortError>>()?;
             let opening = head(&info, &spec.id) + r#","rows":["#;
@@ -157,8 +161,20 @@ impl Selection {
         }
         let order = legs.iter().enumerate().flat_map(|(l, leg)| (0..leg.places.len()).map(move |p| (l, p))).collect();
         let (phase, latest) = (Phase::Live, Latest::default());
-        let mut selection =
-            Self { id: spec.id, filter, form: spec.form, legs, order, turn: 0, phase, latest, candles: None, audience: None };
+        let mut selection = Self {
+            id: spec.id,
+            filter,
+            form: spec.form,
+            legs,
+            order,
+            turn: 0,
+            phase,
+            latest,
+            candles: None,
+            audience: None,
+            is_waiting: false,
+            is_behind: false,
+        };
         let recovered = selection.place(hub, spec.start)?;
         if selection.form == Form::Stream {
             selection.audience = Some(hub.audiences().join(selection.wish()));
@@ -187,7 +203,7 @@ impl Selection {
             (Form::Cache, _) => {
                 self.phase = Phase::Opening;
                 for place in self.legs.iter_mut().flat_map(|l| &mut l.places) {
-                    let first = hub.bounds(&place.tail)?.first;
+                    let first = hub.bounds(&place.seat.tail)?.first;
                     place.at = first.max(Offset(place.edge.0.saturating_sub(LATEST_ROWS)));
                 }
                 true
@@ -215,9 +231,10 @@ impl Selection {
         const LAST_ROWS: u64 = 256;
         let mut found = None;
         for place in self.legs.iter().flat_map(|l| &l.places) {
-            let from = hub.bounds(&place.tail)?.first.max(Offset(place.edge.0.saturating_sub(LAST_ROWS)));
+            let from = hub.bounds(&place.seat.tail)?.first.max(Offset(place.edge.0.saturating_sub(LAST_ROWS)));
             if from < place.edge {
-                let rows = hub.feed().read(&place.tail.topic, place.tail.partition, ReadFrom::Offset(from), LAST_ROWS as usize)?;
+                let rows =
+                    hub.feed().read(&place.seat.tail.topic, place.seat.tail.partition, ReadFrom::Offset(from), LAST_ROWS as usize)?;
                 found = found.max(newest(&rows));
             }
         }
@@ -228,10 +245,10 @@ impl Selection {
     fn place_at_time(&mut self, hub: &Hub, time: EventTime) -> Result<bool, PortError> {
         let mut is_whole = true;
         for place in self.legs.iter_mut().flat_map(|l| &mut l.places) {
-            let first = hub.bounds(&place.tail)?.first;
-            place.at = hub.offset_at(&place.tail, time)?.max(first).min(place.edge);
+            let first = hub.bounds(&place.seat.tail)?.first;
+            place.at = hub.offset_at(&place.seat.tail, time)?.max(first).min(place.edge);
             if place.at == first && first > Offset::ZERO && first < place.edge {
-                let row = hub.feed().read(&place.tail.topic, place.tail.partition, ReadFrom::Offset(first), 1)?;
+                let row = hub.feed().read(&place.seat.tail.topic, place.seat.tail.partition, ReadFrom::Offset(first), 1)?;
                 is_whole &= newest(&row).is_some_and(|t| t < time.micros());
             }
         }
@@ -258,7 +275,7 @@ impl Selection {
                 if at > place.edge {
                     return Err(OpenError::Ahead(name.to_owned()));
                 }
-                if at < hub.bounds(&place.tail)?.first {
+                if at < hub.bounds(&place.seat.tail)?.first {
                     return Ok(false);
                 }
                 starts.push(at);
@@ -292,23 +309,36 @@ impl Selection {
         wish
     }
 
-    /// As [`Self::pull`]; what others of the same audience were given from this place on is given again.
-    pub fn pull_shared(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
+    /// Appends frames until `bytes_max` is reached or nothing is left. What others of the same audience were given from this place on is
+    /// given again.
+    pub fn pull(&mut self, hub: &Hub, turn: &Turn, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
+        let pulled = self.pull_shared(hub, turn, bytes_max, out)?;
+        let (was_behind, places) = (self.is_behind, self.legs.iter().flat_map(|leg| &leg.places));
+        self.is_behind = pulled != Pulled::CaughtUp;
+        if self.is_behind {
+            places.for_each(|place| place.seat.note_behind(place.at, turn));
+        } else if was_behind {
+            places.for_each(|place| place.seat.note_caught_up());
+        }
+        Ok(pulled)
+    }
+
+    fn pull_shared(&mut self, hub: &Hub, turn: &Turn, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
         // One other at least, who keeps it alive as well.
         let audience = self.audience.clone().filter(|audience| Arc::strong_count(audience) > 2 && self.phase == Phase::Live);
-        let Some(audience) = audience else { return self.pull_alone(hub, tick, bytes_max, out) };
+        let Some(audience) = audience else { return self.pull_alone(hub, turn, bytes_max, out) };
         let mut shown = audience.shown();
         while let Some(found) = shown.iter().find(|shown| self.stands_at(&shown.from)) {
             out.extend(found.frames.iter().cloned());
             self.move_to(&found.to);
-            if found.tick == tick {
+            if found.tick == turn.tick {
                 return Ok(Pulled::CaughtUp);
             }
             if bytes_of(out) >= bytes_max {
                 return Ok(Pulled::More);
             }
         }
-        self.pull_for(&audience, &mut shown, hub, tick, bytes_max, out)
+        self.pull_for(&audience, &mut shown, hub, turn, bytes_max, out)
     }
 
     /// Pulls, and remembers it for the audience.
@@ -317,25 +347,25 @@ impl Selection {
         audience: &Audience,
         shown: &mut VecDeque<Shown>,
         hub: &Hub,
-        tick: u64,
+        turn: &Turn,
         bytes_max: usize,
         out: &mut Vec<Utf8Bytes>,
     ) -> Result<Pulled, PullError> {
         let (from, n_before) = (self.places(), out.len());
-        let pulled = self.pull_alone(hub, tick, bytes_max, out)?;
+        let pulled = self.pull_alone(hub, turn, bytes_max, out)?;
         if pulled == Pulled::CaughtUp {
             if self.stands_at(&from) {
-                shown.iter_mut().filter(|shown| shown.to == from).for_each(|shown| shown.tick = tick);
+                shown.iter_mut().filter(|shown| shown.to == from).for_each(|shown| shown.tick = turn.tick);
             } else {
-                audience.remember(shown, Shown { from, to: self.places(), tick, frames: out[n_before..].into() });
+                audience.remember(shown, Shown { from, to: self.places(), tick: turn.tick, frames: out[n_before..].into() });
             }
         }
         Ok(pulled)
     }
 
-    fn pull_alone(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
+    fn pull_alone(&mut self, hub: &Hub, turn: &Turn, bytes_max: usize, out: &mut Vec<Utf8Bytes>) -> Result<Pulled, PullError> {
         let mut frames = Vec::new();
-        let pulled = self.pull(hub, tick, bytes_max.saturating_sub(bytes_of(out)), &mut frames);
+        let pulled = self.pull_rows(hub, turn, bytes_max.saturating_sub(bytes_of(out)), &mut frames);
         // What was read before an error is part of the cursor.
         out.extend(frames.into_iter().map(Utf8Bytes::from));
         pulled
@@ -353,12 +383,12 @@ impl Selection {
         self.legs.iter_mut().flat_map(|leg| &mut leg.places).zip(places).for_each(|(place, at)| place.at = *at);
     }
 
-    /// Writes frames until `bytes_max` is reached or nothing is left. `tick` is the feed's tick as it was seen before.
-    pub fn pull(&mut self, hub: &Hub, tick: u64, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
-        let rows_max = if self.phase == Phase::Live { LIVE_ROWS_MAX } else { PULL_ROWS_MAX };
+    /// Writes frames until `bytes_max` is reached or nothing is left.
+    fn pull_rows(&mut self, hub: &Hub, turn: &Turn, bytes_max: usize, out: &mut Vec<String>) -> Result<Pulled, PullError> {
         let (mut n_rows, mut open) = (0, OpenFrame::default());
+        self.is_waiting = false;
         let pulled = loop {
-            let n = match self.pass(hub, tick, bytes_max, &mut open, out) {
+            let n = match self.pass(hub, turn, bytes_max, &mut open, out) {
                 Ok(n) => n,
                 Err(e) => {
                     // The places have moved over these rows already.
@@ -367,13 +397,13 @@ impl Selection {
                 }
             };
             n_rows += n;
-            let is_full = n_rows >= rows_max || open.text.len() + bytes_of(out) >= bytes_max;
+            let is_full = n_rows >= PULL_ROWS_MAX || open.text.len() + bytes_of(out) >= bytes_max;
             if n == 0 || is_full || self.phase != Phase::Live {
                 self.close_frame(hub, &mut open, out);
             }
             self.advance_phase(out);
             if n == 0 {
-                break Pulled::CaughtUp;
+                break if self.is_waiting { Pulled::Waits } else { Pulled::CaughtUp };
             }
             if is_full {
                 break Pulled::More;
@@ -386,7 +416,7 @@ impl Selection {
     }
 
     /// One chunk of each partition, from where the last pass ended; the number of rows looked at.
-    fn pass(&mut self, hub: &Hub, tick: u64, bytes_max: usize, open: &mut OpenFrame, out: &mut Vec<String>) -> Result<usize, PullError> {
+    fn pass(&mut self, hub: &Hub, turn: &Turn, bytes_max: usize, open: &mut OpenFrame, out: &mut Vec<String>) -> Result<usize, PullError> {
         let mut n_rows = 0;
         for _ in 0..self.order.len() {
             let (leg, place) = self.order[self.turn];
@@ -394,7 +424,7 @@ impl Selection {
                 self.close_frame(hub, open, out);
                 open.leg = leg;
             }
-            if let Some(chunk) = self.step(hub, leg, place, tick)? {
+            if let Some(chunk) = self.step(hub, leg, place, turn)? {
                 n_rows += self.take(hub, leg, place, &chunk, open, out);
             }
             self.turn = (self.turn + 1) % self.order.len();
@@ -446,12 +476,16 @@ impl Selection {
         }
     }
 
-    fn step(&self, hub: &Hub, leg: usize, place: usize, tick: u64) -> Result<Option<Arc<Chunk>>, PullError> {
+    fn step(&mut self, hub: &Hub, leg: usize, place: usize, turn: &Turn) -> Result<Option<Arc<Chunk>>, PullError> {
         let place = &self.legs[leg].places[place];
-        match hub.step(&place.tail, place.at, tick)? {
+        match hub.step(&place.seat, place.at, turn)? {
             Step::Rows(chunk) => Ok(Some(chunk)),
             Step::End => Ok(None),
-            Step::Gone => Err(PullError::Gone(place.tail.topic.to_string())),
+            Step::Wait => {
+                self.is_waiting = true;
+                Ok(None)
+            }
+            Step::Gone => Err(PullError::Gone(place.seat.tail.topic.to_string())),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::outbox::Outbox;
 use super::request::{self, Context, Refusal, Request};
+use super::scan::{Turn, WAIT};
 use super::selection::{Form, OpenError, PullError, Pulled, Selection, Spec};
 use crate::app::{App, Beat};
 use crate::measure;
@@ -14,6 +15,7 @@ use futures::FutureExt;
 use futures::task::AtomicWaker;
 use mulgil_model::json;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,15 +81,12 @@ pub async fn run(app: Arc<App>, socket: WebSocket) {
             Event::Written => client.note_sent(),
             Event::Commit(feed_lives) => client.note_commit(feed_lives),
             Event::Rested => {
-                client.is_resting = false;
-                client.note_missed();
-                if client.can_pull() {
-                    if let Some(end) = client.pull() {
-                        break Some(end);
-                    }
-                    if !client.write_now() {
-                        break None;
-                    }
+                if let ControlFlow::Break(end) = client.go_on() {
+                    break end;
+                }
+                if client.behind.is_some() {
+                    // Others are behind as well, and go side by side with this one.
+                    tokio::task::yield_now().await;
                 }
             }
             Event::Due => {
@@ -191,6 +190,8 @@ struct Client {
     is_pending: bool,
     is_replaying: bool,
     next_pull: Instant,
+    /// When it pulled last, and how long its socket had been full until then.
+    last_pull: (Instant, Duration),
     /// It has just pulled and does not listen before `next_pull`: with many clients and commits, being woken costs more than the rows.
     is_resting: bool,
     behind: Option<Behind>,
@@ -224,6 +225,7 @@ impl Client {
             is_pending: false,
             is_replaying: false,
             next_pull: now,
+            last_pull: (now, Duration::ZERO),
             is_resting: false,
             behind: None,
             is_warned: false,
@@ -267,6 +269,21 @@ impl Client {
             return Poll::Ready(Event::Commit(feed_lives));
         }
         if !self.is_resting && self.can_pull() { Poll::Ready(Event::Rested) } else { Poll::Pending }
+    }
+
+    /// Pulls and writes what the socket takes at once.
+    fn go_on(&mut self) -> ControlFlow<Option<End>> {
+        self.is_resting = false;
+        self.note_missed();
+        if self.can_pull() {
+            if let Some(end) = self.pull() {
+                return ControlFlow::Break(Some(end));
+            }
+            if !self.write_now() {
+                return ControlFlow::Break(None);
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Commits that came while it rested.
@@ -415,15 +432,17 @@ impl Client {
         (self.next_pull, self.is_resting) = (ends, ends > now);
         // What it waited for is what it marks as seen now.
         self.is_listening = false;
-        let mut is_behind = false;
+        let turn = Turn { tick, now, is_held: self.was_held(now) };
+        let (mut is_behind, mut waits) = (false, false);
         // Half of the buffer, as the last frame of a pull may go over.
         let bytes_max = self.app.limits.ws_buffer_bytes_max / 2;
         let mut frames = Vec::new();
         for _ in 0..self.selections.len() {
             self.turn = (self.turn + 1) % self.selections.len();
-            match self.selections[self.turn].pull_shared(&self.app.hub, tick, bytes_max, &mut frames) {
+            match self.selections[self.turn].pull(&self.app.hub, &turn, bytes_max, &mut frames) {
                 Ok(Pulled::CaughtUp) => {}
                 Ok(Pulled::More) => is_behind = true,
+                Ok(Pulled::Waits) => waits = true,
                 Err(e) => {
                     // What was read before is part of the cursor that is told last.
                     frames.drain(..).for_each(|f| self.outbox.push(Message::Text(f)));
@@ -438,8 +457,11 @@ impl Client {
         }
         self.is_replaying = self.selections.iter().any(Selection::is_replaying);
         // Commits after the beat's are for the next one.
-        self.is_pending = is_behind || tick != latest;
-        if is_behind && !self.is_replaying {
+        self.is_pending = is_behind || waits || tick != latest;
+        if waits && !is_behind {
+            (self.next_pull, self.is_resting) = (ends.max(now + WAIT), true);
+        }
+        if (is_behind || waits) && !self.is_replaying {
             self.note_behind(now);
         } else {
             self.behind = None;
@@ -447,6 +469,12 @@ impl Client {
         }
         frames.into_iter().for_each(|f| self.outbox.push(Message::Text(f)));
         None
+    }
+
+    /// Since it pulled last, its socket was full more often than not.
+    fn was_held(&mut self, now: Instant) -> bool {
+        let (pulled, full_before) = std::mem::replace(&mut self.last_pull, (now, self.outbox.full_for(now)));
+        2 * (self.last_pull.1 - full_before) > now - pulled
     }
 
     fn pull_failed(&mut self, error: &PullError) -> End {

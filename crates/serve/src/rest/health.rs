@@ -78,7 +78,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     }
     measure::ready(app.ports.vitals.ready().ready);
     let in_flight = app.limits.requests_max - app.request_slots.available_permits();
-    measure::sizes(in_flight, app.body_room_max() - app.body_room.available_permits(), app.hub.ring_bytes());
+    measure::sizes(in_flight, app.body_room_max() - app.body_room.available_permits(), app.hub.kept());
     app.ports.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.ports.metrics.render()).into_response()
 }

@@ -1,8 +1,9 @@
-//! Clients that asked for the same rows are given the same frames, and nobody misses a row for it.
+//! Clients that asked for the same rows are given the same frames, and nobody misses a row for it. Those who are behind go together.
 
 use crate::market::*;
 use axum::extract::ws::Utf8Bytes;
 use mulgil_serve::live::hub::Hub;
+use mulgil_serve::live::scan::Turn;
 use mulgil_serve::live::selection::{Form, Pulled, Selection, Spec, Start};
 use mulgil_serve::ports::Feed;
 use rand::{Rng, SeedableRng};
@@ -10,6 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
 
 const SYMBOLS: [&str; 4] = ["A", "B", "C", "D"];
 
@@ -20,9 +23,13 @@ fn open(hub: &Hub, market: &Market, symbols: Option<&[&str]>) -> Selection {
     Selection::open(hub, spec).unwrap().0
 }
 
+fn turn(tick: u64) -> Turn {
+    Turn { tick, now: Instant::now(), is_held: false }
+}
+
 fn pull(selection: &mut Selection, hub: &Hub, tick: u64) -> Vec<Utf8Bytes> {
     let mut frames = Vec::new();
-    assert_eq!(selection.pull_shared(hub, tick, 1 << 20, &mut frames).unwrap(), Pulled::CaughtUp);
+    assert_eq!(selection.pull(hub, &turn(tick), 1 << 20, &mut frames).unwrap(), Pulled::CaughtUp);
     frames
 }
 
@@ -60,7 +67,7 @@ fn who_stands_at_the_same_place_gets_the_same_frame() {
         rows.extend(ids(&pull(&mut first, &hub, tick)));
     }
     assert_eq!(ids(&pull(&mut late, &hub, 13)), rows);
-    assert!(hub.ring_bytes() > 0);
+    assert!(hub.kept().bytes > 0);
     // Nothing new is nothing new for all.
     assert!(pull(&mut first, &hub, 14).is_empty() && pull(&mut late, &hub, 14).is_empty());
     let before = hub.audiences().bytes();
@@ -70,15 +77,27 @@ fn who_stands_at_the_same_place_gets_the_same_frame() {
 
 /// Each pulls so many bytes in turn, until all are at the end; what each has seen.
 fn catch_up_in_turn(hub: &Hub, behind: &mut [(Selection, Vec<usize>)], bytes_max: usize) {
+    // The clock of all stands still, so that nobody is ever silent.
+    let turn = turn(1);
     let mut is_any_behind = true;
     while is_any_behind {
         is_any_behind = false;
         for (selection, seen) in &mut *behind {
             let mut frames = Vec::new();
-            is_any_behind |= selection.pull_shared(hub, 1, bytes_max, &mut frames).unwrap() == Pulled::More;
+            is_any_behind |= selection.pull(hub, &turn, bytes_max, &mut frames).unwrap() != Pulled::CaughtUp;
             seen.extend(ids(&frames));
         }
     }
+}
+
+fn commit(market: &Market, ids: std::ops::Range<usize>) {
+    market.commit(ids.map(|i| trade(SYMBOLS[i % 4], i as i64, 100, 1, i)));
+}
+
+fn read_all(selection: &mut Selection, hub: &Hub) -> usize {
+    let mut frames = Vec::new();
+    while selection.pull(hub, &turn(1), 1 << 20, &mut frames).unwrap() != Pulled::CaughtUp {}
+    ids(&frames).len()
 }
 
 #[test]
@@ -88,8 +107,8 @@ fn those_who_are_behind_what_is_kept_read_it_once_for_all() {
     let hub = Hub::new(Arc::clone(&market) as _, 8 << 10);
     let mut behind = [["A"], ["B"], ["C"]].map(|symbols| (open(&hub, &market, Some(&symbols)), Vec::new()));
     let mut leader = open(&hub, &market, None);
-    market.commit((0..700).map(|i| trade(SYMBOLS[i % 4], i as i64, 100, 1, i)));
-    assert_eq!(ids(&pull(&mut leader, &hub, 1)).len(), 700);
+    commit(&market, 0..700);
+    assert_eq!(read_all(&mut leader, &hub), 700);
     let n_before = market.n_reads.load(Ordering::Relaxed);
     catch_up_in_turn(&hub, &mut behind, 1);
     let n_reads = market.n_reads.load(Ordering::Relaxed) - n_before;
@@ -97,26 +116,163 @@ fn those_who_are_behind_what_is_kept_read_it_once_for_all() {
     for (i, (_, seen)) in behind.iter().enumerate() {
         assert_eq!(*seen, (i..700).step_by(4).collect::<Vec<_>>());
     }
-    assert!(hub.ring_bytes() < 64 << 10);
+    assert!(hub.kept().bytes < 64 << 10);
 }
 
-/// With as much as a socket pulls at once: whoever is first must not run so far ahead that what it has read is gone when the next one comes.
+/// Clients at these places of a log of 30,000 rows catch up, and read it once for all of them.
+fn reads_of_those_far_behind(kept_bytes: usize, places: &[usize], bytes_max: usize) {
+    const ROWS: usize = 30_000;
+    let market = Market::new(1);
+    let hub = Hub::new(Arc::clone(&market) as _, kept_bytes);
+    let (mut behind, mut n) = (Vec::new(), 0);
+    for (i, place) in places.iter().enumerate() {
+        commit(&market, n..*place);
+        n = *place;
+        behind.push((open(&hub, &market, Some(&[SYMBOLS[i % 4]])), Vec::new()));
+    }
+    let mut leader = open(&hub, &market, None);
+    commit(&market, n..ROWS);
+    assert_eq!(read_all(&mut leader, &hub), ROWS - n);
+    let n_before = market.n_reads.load(Ordering::Relaxed);
+    catch_up_in_turn(&hub, &mut behind, bytes_max);
+    let n_reads = market.n_reads.load(Ordering::Relaxed) - n_before;
+    let once = (ROWS - places[0]) / 7;
+    // The first one cannot know of the others: one turn of 16,384 rows.
+    let first = (16 << 10) / 7 + 100;
+    assert!(n_reads < once + first, "{n_reads} reads where {once} are enough");
+    for (i, (_, seen)) in behind.iter().enumerate() {
+        let expected: Vec<usize> = (places[i]..ROWS).filter(|id| id % 4 == i % 4).collect();
+        assert_eq!(*seen, expected, "client {i}");
+    }
+    let bytes = hub.kept().bytes - hub.audiences().bytes();
+    assert!(bytes <= 2 * kept_bytes + (8 << 10), "{bytes} of 2 * {kept_bytes}");
+    assert_eq!(hub.kept().readers_behind, 0);
+}
+
+/// Whoever is first must not run so far ahead that what it has read is gone when the next one comes.
 #[test]
 fn those_who_are_far_behind_go_side_by_side() {
-    const ROWS: usize = 60_000;
+    reads_of_those_far_behind(4 << 20, &[0, 0, 0], 64 << 20);
+    reads_of_those_far_behind(64 << 10, &[0, 0, 0], 64 << 20);
+}
+
+/// Each reading its own way, the log would be read once for each.
+#[test]
+fn those_who_are_behind_at_different_places_wait_for_the_hindmost() {
+    let places: Vec<usize> = (0..20).map(|i| i * 500).collect();
+    reads_of_those_far_behind(64 << 10, &places, 64 << 20);
+    reads_of_those_far_behind(64 << 10, &places, 1);
+}
+
+/// Rows of two clients: one at the log's beginning, and one that the first may hold up, on the way from row 4,000 to the end at 10,000.
+struct Pair {
+    market: Arc<Market>,
+    hub: Hub,
+    hindmost: Selection,
+    ahead: Selection,
+}
+
+fn pair() -> Pair {
     let market = Market::new(1);
-    // Kept are some 20,000 rows.
-    let hub = Hub::new(Arc::clone(&market) as _, 8 << 20);
-    let mut behind = [["A"], ["B"], ["C"]].map(|symbols| (open(&hub, &market, Some(&symbols)), Vec::new()));
+    let hub = Hub::new(Arc::clone(&market) as _, 64 << 10);
+    let hindmost = open(&hub, &market, Some(&["A"]));
+    commit(&market, 0..4_000);
+    let ahead = open(&hub, &market, Some(&["B"]));
     let mut leader = open(&hub, &market, None);
-    market.commit((0..ROWS).map(|i| trade(SYMBOLS[i % 4], i as i64, 100, 1, i)));
-    let mut frames = Vec::new();
-    while leader.pull_shared(&hub, 1, 1 << 20, &mut frames).unwrap() == Pulled::More {}
-    let n_before = market.n_reads.load(Ordering::Relaxed);
-    catch_up_in_turn(&hub, &mut behind, 64 << 20);
-    let n_reads = market.n_reads.load(Ordering::Relaxed) - n_before;
-    assert!(n_reads < ROWS / 7 + 100, "{n_reads} reads of seven rows for {ROWS} rows and three clients");
-    assert!(behind.iter().all(|(_, seen)| seen.len() == ROWS / 4));
+    commit(&market, 4_000..10_000);
+    read_all(&mut leader, &hub);
+    Pair { market, hub, hindmost, ahead }
+}
+
+/// Pulls little at a time until it waits or is at the end.
+fn pull_on(selection: &mut Selection, hub: &Hub, turn: &Turn) -> Pulled {
+    loop {
+        let pulled = selection.pull(hub, turn, 1, &mut Vec::new()).unwrap();
+        if pulled != Pulled::More {
+            return pulled;
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_one_whose_socket_is_full() {
+    let Pair { hub, mut hindmost, mut ahead, .. } = pair();
+    let turn = turn(1);
+    hindmost.pull(&hub, &turn, 1, &mut Vec::new()).unwrap();
+    assert_eq!(pull_on(&mut ahead, &hub, &turn), Pulled::Waits);
+    hindmost.pull(&hub, &Turn { is_held: true, ..turn }, 1, &mut Vec::new()).unwrap();
+    assert_eq!(pull_on(&mut ahead, &hub, &turn), Pulled::CaughtUp);
+}
+
+#[test]
+fn nobody_waits_for_one_that_is_silent_or_gone() {
+    for is_gone in [false, true] {
+        let Pair { hub, mut hindmost, mut ahead, .. } = pair();
+        let turn = turn(1);
+        hindmost.pull(&hub, &turn, 1, &mut Vec::new()).unwrap();
+        assert_eq!(pull_on(&mut ahead, &hub, &turn), Pulled::Waits);
+        let later = if is_gone {
+            drop(hindmost);
+            turn
+        } else {
+            Turn { now: turn.now + Duration::from_secs(2), ..turn }
+        };
+        assert_eq!(pull_on(&mut ahead, &hub, &later), Pulled::CaughtUp, "gone: {is_gone}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_one_that_is_much_further_behind() {
+    let Pair { market, hub, mut hindmost, .. } = pair();
+    commit(&market, 10_000..12_000);
+    let mut near = open(&hub, &market, Some(&["B"]));
+    commit(&market, 12_000..14_000);
+    read_all(&mut open(&hub, &market, None), &hub);
+    let mut leader = open(&hub, &market, None);
+    commit(&market, 14_000..16_000);
+    read_all(&mut leader, &hub);
+    let turn = turn(2);
+    for _ in 0..2 {
+        hindmost.pull(&hub, &turn, 1, &mut Vec::new()).unwrap();
+    }
+    assert_eq!(near.pull(&hub, &turn, 1, &mut Vec::new()).unwrap(), Pulled::Waits, "the first time, whoever else may come");
+    assert_eq!(pull_on(&mut near, &hub, &turn), Pulled::CaughtUp, "4,000 rows behind, the other one 16,000");
+}
+
+/// Those who come are always the hindmost, one after the other; those who were there before are not held up for good.
+#[test]
+fn waiting_has_an_end() {
+    let Pair { market, hub, mut ahead, .. } = pair();
+    let mut turn = turn(1);
+    let info = market.streams().into_iter().find(|s| s.schema.stream.as_str() == "trades").unwrap();
+    let [idle] = hub.seats(&info).try_into().ok().unwrap();
+    let mut waited = Duration::ZERO;
+    loop {
+        idle.note_behind(mulgil_model::ids::Offset::ZERO, &turn);
+        if ahead.pull(&hub, &turn, 1 << 20, &mut Vec::new()).unwrap() == Pulled::CaughtUp {
+            break;
+        }
+        turn.now += Duration::from_millis(100);
+        waited += Duration::from_millis(100);
+        assert!(waited < Duration::from_secs(60));
+    }
+    assert!((4..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+#[test]
+fn one_that_is_at_the_end_never_waits() {
+    let Pair { market, hub, mut hindmost, mut ahead } = pair();
+    let turn = turn(1);
+    hindmost.pull(&hub, &turn, 1, &mut Vec::new()).unwrap();
+    assert_eq!(pull_on(&mut ahead, &hub, &turn), Pulled::Waits);
+    assert_eq!(hub.kept().readers_behind, 2);
+    let mut live = open(&hub, &market, None);
+    for tick in 2..50 {
+        let from = 10_000 + tick as usize * 100;
+        commit(&market, from..from + 100);
+        assert_eq!(ids(&pull(&mut live, &hub, tick)).len(), 100);
+        hindmost.pull(&hub, &turn, 1, &mut Vec::new()).unwrap();
+    }
 }
 
 /// A client as a test sees it: what it wants, what it got, and the first id that it may get.
@@ -127,27 +283,30 @@ struct Client {
     seen: Vec<usize>,
 }
 
+/// With clients that come, go, lag, are held, and with little room or none; whoever waits gets on when the others do.
 #[test]
 fn everybody_gets_each_row_once_in_order() {
     const WISHES: [Option<&[&str]>; 3] = [None, Some(&["A"]), Some(&["B", "D"])];
-    for seed in 0..30 {
+    for seed in 0..60 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let market = Market::new(1);
         // Now and then there is no room to remember anything.
-        let hub = Hub::new(Arc::clone(&market) as _, if seed % 5 == 0 { 0 } else { 1 << 20 });
+        let kept_bytes = [0, 4 << 10, 32 << 10, 1 << 20][seed as usize % 4];
+        let hub = Hub::new(Arc::clone(&market) as _, kept_bytes);
         let (mut clients, mut rows, mut tick) = (Vec::<Client>::new(), Vec::<&str>::new(), 0);
-        for _ in 0..300 {
+        let mut now = Instant::now();
+        for _ in 0..400 {
             match random.random_range(0..10) {
                 0 if clients.len() < 12 => {
                     let wanted = WISHES[random.random_range(0..WISHES.len())];
                     clients.push(Client { selection: open(&hub, &market, wanted), wanted, from: rows.len(), seen: Vec::new() });
                 }
-                1 if !clients.is_empty() => {
+                1 if !clients.is_empty() && random.random_bool(0.3) => {
                     let gone = random.random_range(0..clients.len());
                     drop(clients.swap_remove(gone));
                 }
                 2..5 => {
-                    let more: Vec<_> = (0..random.random_range(1..20)).map(|_| SYMBOLS[random.random_range(0..4)]).collect();
+                    let more: Vec<_> = (0..random.random_range(1..60)).map(|_| SYMBOLS[random.random_range(0..4)]).collect();
                     market.commit(more.iter().enumerate().map(|(i, s)| trade(s, 0, 100, 1, rows.len() + i)));
                     rows.extend(more);
                     tick += 1;
@@ -155,18 +314,34 @@ fn everybody_gets_each_row_once_in_order() {
                 _ if !clients.is_empty() => {
                     let n = random.random_range(0..clients.len());
                     // A beat may have begun before the last commits.
-                    let beat = tick - random.random_range(0..3).min(tick);
-                    let frames = pull(&mut clients[n].selection, &hub, beat);
+                    let turn = Turn { tick: tick - random.random_range(0..3).min(tick), now, is_held: random.random_bool(0.2) };
+                    let (mut frames, bytes_max) = (Vec::new(), [1, 1 << 10, 1 << 20][random.random_range(0..3)]);
+                    clients[n].selection.pull(&hub, &turn, bytes_max, &mut frames).unwrap();
                     clients[n].seen.extend(ids(&frames));
+                    now += Duration::from_millis(random.random_range(0..300));
+                    // And a chunk at each end.
+                    let bytes = hub.kept().bytes - hub.audiences().bytes();
+                    assert!(bytes <= 2 * kept_bytes + (8 << 10), "seed {seed}: {bytes} of 2 * {kept_bytes}");
                 }
                 _ => {}
             }
         }
-        for mut client in clients {
-            client.seen.extend(ids(&pull(&mut client.selection, &hub, tick + 1)));
+        let turn = Turn { tick: tick + 1, now, is_held: false };
+        let (mut n_behind, mut n_rounds) = (1, 0);
+        while n_behind > 0 {
+            n_behind = 0;
+            for client in &mut clients {
+                let mut frames = Vec::new();
+                n_behind += usize::from(client.selection.pull(&hub, &turn, 1 << 20, &mut frames).unwrap() != Pulled::CaughtUp);
+                client.seen.extend(ids(&frames));
+            }
+            n_rounds += 1;
+            assert!(n_rounds <= rows.len(), "seed {seed}: {n_behind} wait for each other");
+        }
+        for client in clients {
             let is_wanted = |i: &usize| client.wanted.is_none_or(|w| w.contains(&rows[*i]));
             let expected: Vec<usize> = (client.from..rows.len()).filter(is_wanted).collect();
-            assert_eq!(client.seen, expected, "seed {seed}");
+            assert!(client.seen == expected, "seed {seed}");
         }
     }
 }

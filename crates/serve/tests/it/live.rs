@@ -307,19 +307,25 @@ async fn check_one_that_stays_behind() {
     let server = start_limited(1, Limits { ws_slow_warn, ws_slow_close, ws_buffer_bytes_max: 50_000, ..Limits::default() }).await;
     let mut socket = Socket::open(&server).await;
     socket.subscribe(json!({"op": "subscribe", "id": "a"})).await;
-    const ROWS: usize = 5000;
+    // However fast it is, there is more.
+    const AHEAD: usize = 2_000;
     let (long, metrics) = ("S".repeat(20_000), server.url("/metrics"));
-    for from in (0..ROWS).step_by(100) {
-        server.market.commit((from..from + 100).map(|i| trade(&long, i as i64, 100, 1, i)));
-    }
-    let (mut n_seen, mut is_warned) = (0, false);
+    let (mut n_committed, mut n_seen, mut is_warned) = (0, 0, false);
+    let mut commit_ahead = |n_seen| {
+        while n_committed < n_seen + AHEAD {
+            server.market.commit((n_committed..n_committed + 100).map(|i| trade(&long, i as i64, 100, 1, i)));
+            n_committed += 100;
+        }
+    };
+    commit_ahead(0);
     while let Ok(frame) = socket.next().await {
         is_warned |= frame["type"] == "slow";
         n_seen += if frame["type"] == "trades" { ids(&frame).len() } else { 0 };
         // What it is busy with.
         slow_disconnects(&metrics).await;
+        commit_ahead(n_seen);
     }
-    assert!(is_warned && n_seen > 0 && n_seen < ROWS, "warned: {is_warned}, {n_seen} of {ROWS} rows came");
+    assert!(is_warned && n_seen > 0, "warned: {is_warned}, {n_seen} rows came");
     server.stop().await;
 }
 
