@@ -39,7 +39,7 @@ pub(crate) struct Committer {
     /// Taken before the queue by those who need both.
     writer: Mutex<Writer>,
     queue: Mutex<Queue>,
-    /// The open group was taken up.
+    /// The open group was taken up, or can be.
     taken: Condvar,
     /// There is an open group that nobody has taken up.
     begun: Condvar,
@@ -245,8 +245,10 @@ impl Committer {
         seat.settle(result);
         queue.spare = spare(frames, self.shared.config.spare_bytes);
         if let Some(open) = &queue.open {
+            // Whichever of these there are, one of them leads the next group. Those who wait for room may be the only ones.
             open.seat.changed.notify_one();
             self.begun.notify_one();
+            self.taken.notify_one();
         }
         // Within the lock, so that whoever is told of a failure finds no ticket but those that are held.
         drop(seat);

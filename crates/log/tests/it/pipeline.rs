@@ -1,5 +1,7 @@
 //! Several commits of one caller in flight.
 
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use mulgil_disk::{Crash, MemDisk};
@@ -195,4 +197,36 @@ fn a_commit_of_nothing_answers_when_what_it_rests_on_is_durable() {
     assert_eq!((empty.committed().base_offsets[0], empty.is_settled()), (Offset(1), false));
     row.wait().unwrap();
     assert!(empty.is_settled());
+}
+
+/// Who led the last group may have other things to do than to wait for the next one: even wait for the one who waits for room.
+#[test]
+fn whoever_waits_for_room_leads_when_nobody_else_does() {
+    let disk = MemDisk::new(1);
+    let (journal, _) = open_with(JournalConfig { group_commits: 1, ..config() }, &disk);
+    let (journal, before) = (Arc::new(journal), disk.n_syncs());
+    disk.hold_syncs();
+    let first = begin(&journal, 1).unwrap();
+    let leader = std::thread::spawn(move || first.wait());
+    while disk.n_syncs() == before {
+        std::thread::yield_now();
+    }
+    let second = begin(&journal, 2).unwrap();
+    let (sender, third) = mpsc::channel();
+    let (shared, (tell_id, id)) = (Arc::clone(&journal), mpsc::channel());
+    std::thread::spawn(move || {
+        tell_id.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        sender.send(begin(&shared, 3).unwrap()).unwrap();
+    });
+    // Its group is full, and another one in flight.
+    let status = Path::new("/proc").join(id.recv().unwrap()).join("stat");
+    let is_asleep = || std::fs::read_to_string(&status).unwrap().rsplit(')').next().unwrap().trim_start().starts_with('S');
+    while !is_asleep() {
+        std::thread::yield_now();
+    }
+    disk.release_syncs();
+    assert_eq!(leader.join().unwrap().unwrap().base_offsets, [Offset(0)]);
+    let third = third.recv_timeout(Duration::from_secs(20)).expect("room is made by whoever waits for it");
+    assert!(second.is_settled() && !third.is_settled());
+    assert_eq!(third.wait().unwrap().base_offsets, [Offset(2)]);
 }
