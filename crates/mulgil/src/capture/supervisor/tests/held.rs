@@ -39,11 +39,16 @@ struct Running {
 
 impl Held {
     fn new(kind: &str, url: &str, table: &str, topic: &'static str) -> Self {
+        Self::with_heartbeat("200ms", kind, url, table, topic)
+    }
+
+    /// Where a disk is held, a heartbeat's commit would hold up what is begun behind it.
+    fn with_heartbeat(heartbeat: &str, kind: &str, url: &str, table: &str, topic: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = dir.path().join("url");
         std::fs::write(&address, url).unwrap();
         let source = format!("[source.db]\ntype = \"{kind}\"\nurl = \"file:{}\"\ntables = [\"{table}\"]\n", address.display());
-        let mut config = parse(&format!("{source}snapshot = \"no_data\"\nheartbeat = \"200ms\"")).unwrap();
+        let mut config = parse(&format!("{source}snapshot = \"no_data\"\nheartbeat = \"{heartbeat}\"")).unwrap();
         config.log.dir = dir.path().join("data");
         Self { disk: MemDisk::new(1), config, now_us: Arc::new(AtomicI64::new(DAY_US * 20_000)), topic, _dir: dir }
     }
@@ -129,7 +134,7 @@ fn held_back<T>(held: &Held, insert: impl Fn(), behind: impl FnOnce() -> T, chec
 fn postgres_is_told_of_nothing_that_the_disk_does_not_have() {
     let server = Postgres::start(&Settings::default()).unwrap();
     server.sql("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)").unwrap();
-    let held = Held::new("postgres", &server.url("postgres"), "public.t", "db.public.t");
+    let held = Held::with_heartbeat("1h", "postgres", &server.url("postgres"), "public.t", "db.public.t");
     let insert = || drop(server.sql("INSERT INTO t DEFAULT VALUES").unwrap());
     let confirmed = || {
         let wal = server.sql("SELECT pg_current_wal_lsn()").unwrap();
@@ -149,7 +154,7 @@ fn of_mariadb_the_place_that_is_told_is_the_one_that_the_disk_has() {
     let server = MariaDb::start(&Settings::default()).unwrap();
     server.sql("CREATE DATABASE shop").unwrap();
     server.sql_in("shop", "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY)").unwrap();
-    let held = Held::new("mysql", &server.url("shop"), "shop.t", "db.shop.t");
+    let held = Held::with_heartbeat("1h", "mysql", &server.url("shop"), "shop.t", "db.shop.t");
     held_back(&held, || drop(server.sql_in("shop", "INSERT INTO t VALUES ()").unwrap()), || {}, |_, ()| {});
 }
 
@@ -179,8 +184,7 @@ fn promised_when_durable(held: &Held, insert: impl Fn(), table: &str, is_begun: 
 fn a_snapshot_of_postgres_is_promised_when_that_is_durable() {
     let server = Postgres::start(&Settings::default()).unwrap();
     server.sql("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)").unwrap();
-    let held = Held::new("postgres", &server.url("postgres"), "public.t", "db.public.t");
-    // Heartbeats move its place as well.
+    let held = Held::with_heartbeat("1h", "postgres", &server.url("postgres"), "public.t", "db.public.t");
     let is_begun = |_, now: &Resume| now.notes["incremental"]["tables"].as_array().is_some_and(|tables| !tables.is_empty());
     promised_when_durable(&held, || drop(server.sql("INSERT INTO t DEFAULT VALUES").unwrap()), "public.t", is_begun);
 }
@@ -190,7 +194,7 @@ fn a_snapshot_of_mariadb_is_promised_when_that_is_durable() {
     let server = MariaDb::start(&Settings::default()).unwrap();
     server.sql("CREATE DATABASE shop").unwrap();
     server.sql_in("shop", "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY)").unwrap();
-    let held = Held::new("mysql", &server.url("shop"), "shop.t", "db.shop.t");
+    let held = Held::with_heartbeat("1h", "mysql", &server.url("shop"), "shop.t", "db.shop.t");
     let is_begun = |before, now: &Resume| now.position > before;
     promised_when_durable(&held, || drop(server.sql_in("shop", "INSERT INTO t VALUES ()").unwrap()), "shop.t", is_begun);
 }
