@@ -9,22 +9,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long freed memory is kept before it goes back to the system. Batches take some megabytes every few milliseconds: with mimalloc 2's own
-/// 10 ms (mimalloc 3: a second) each of them came anew from the system, page by page.
-const KEEP_FREED_MS: i64 = 500;
-/// `mi_option_purge_delay` of mimalloc.h, which the crate does not name. `MIMALLOC_PURGE_DELAY` is stronger.
-const PURGE_DELAY: i32 = 15;
-
-fn keep_freed_memory() {
-    // SAFETY: it stores a number in a table of the allocator's; the options may be set at any time (mimalloc.h, "Runtime options").
-    #[allow(unsafe_code)]
-    unsafe {
-        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEEP_FREED_MS);
-    }
-}
-
 fn main() -> ExitCode {
-    keep_freed_memory();
     match mulgil::failpoint::arm().and_then(|()| mulgil::cli::Cli::parse().run()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough (`mulgil … | head`).
