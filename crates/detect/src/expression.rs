@@ -192,15 +192,22 @@ fn normal(mut ast: Ast) -> Ast {
     ast
 }
 
-/// The parser prints two quotes inside a text as they are, taking them for one that is escaped: `'a''b'` and `'a''''b'` would be one and
-/// the same normal form. Doubled before, each stays what it is.
+/// What the parser prints is not always what it reads. Two quotes inside a text are printed as they are, taken for one that is escaped:
+/// `'a''b'` and `'a''''b'` would be one and the same normal form; doubled before, each stays what it is. And a minus of a minus is printed as
+/// the beginning of a comment, but for brackets.
 fn written(ast: &Ast) -> String {
     let mut ast = ast.clone();
     let _ = visit_expressions_mut(&mut ast, |e| {
-        if let Ast::Value(value) = e
-            && let Value::SingleQuotedString(text) = &mut value.value
-        {
-            *text = text.replace('\'', "''");
+        match e {
+            Ast::Value(value) => {
+                if let Value::SingleQuotedString(text) = &mut value.value {
+                    *text = text.replace('\'', "''");
+                }
+            }
+            Ast::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(**expr, Ast::UnaryOp { op: UnaryOperator::Minus, .. }) => {
+                *expr = Box::new(Ast::Nested(expr.clone()));
+            }
+            _ => {}
         }
         ControlFlow::<()>::Continue(())
     });
@@ -302,7 +309,7 @@ impl Visitor for Survey<'_> {
     }
 
     fn pre_visit_expr(&mut self, ast: &Ast) -> ControlFlow<Self::Break> {
-        self.comparisons.push(is_comparison(ast).then(|| ast.to_string()));
+        self.comparisons.push(is_comparison(ast).then(|| written(ast)));
         match self.check(ast) {
             Ok(()) => ControlFlow::Continue(()),
             Err(reason) => ControlFlow::Break(Box::new(reason)),

@@ -41,6 +41,7 @@ pub struct Faults {
     n_changes: u64,
     n_reads: u64,
     n_struck: u64,
+    is_held: bool,
 }
 
 /// What an operation meets.
@@ -81,9 +82,9 @@ impl Faults {
         self.reads.insert(self.n_reads + nth, fault);
     }
 
-    /// Forgets what has not struck a read yet.
-    pub fn clear_reads(&mut self) {
-        self.reads.clear();
+    /// Nothing strikes, nor is counted, until it is told again: for one who only looks.
+    pub fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// Forgets what has not struck yet.
@@ -107,6 +108,7 @@ impl Faults {
 
     pub(crate) fn meet(&mut self, op: Op) -> Meets {
         let (waiting, number) = match op {
+            _ if self.is_held => return Meets::Nothing,
             Op::Open => return Meets::Nothing,
             Op::Read => (&mut self.reads, &mut self.n_reads),
             _ => (&mut self.changes, &mut self.n_changes),

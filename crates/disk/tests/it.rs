@@ -242,9 +242,11 @@ fn planned_reads_fail_or_come_short_and_the_watcher_hears_of_all() {
     let mut into = [0; 2];
     assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), std::io::ErrorKind::Other);
-    disk.plan(mulgil_disk::Faults::clear_reads);
+    disk.plan(|faults| faults.hold(true));
     file.read_at(0, &mut into).unwrap();
     assert_eq!((&into, disk.n_struck()), (b"ab", 2));
     assert_eq!(*heard.lock().unwrap(), vec![format!("Read {}", path.display()); 3]);
     assert_eq!(disk.files(), [(path.to_owned(), 2, 0)]);
+    disk.plan(|faults| faults.hold(false));
+    assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), std::io::ErrorKind::Other, "what waited strikes the next");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Always the same ones, so that a change that breaks one of them is seen at once.
 const FIXED: std::ops::Range<u64> = 1..31;
 /// Fresh seeds of former runs that found something.
-const FOUND: [u64; 1] = [1_795_316_773_345_825];
+const FOUND: [u64; 3] = [1_795_316_773_345_825, 1_795_390_919_318_917, 1_795_393_585_281_141];
 /// Fresh seeds are begun for so long. `MULGIL_SIM_SECONDS` says otherwise.
 const FRESH_SECONDS: u64 = 40;
 /// Every so many operations of the small run there is a crash; `mulgil-sim --crash-everywhere` leaves none out.

@@ -8,6 +8,8 @@ use super::streams::Spill;
 use crate::snapshot_mode::SnapshotMode;
 use crate::source::SourceError;
 use crate::table::is_like;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// PostgreSQL's `NAMEDATALEN` less its zero byte.
@@ -40,6 +42,9 @@ pub struct PostgresSettings {
     /// Waits the moment in which more of a transaction comes, when a part of it has come: the server sends each row by itself, and a reader that
     /// waits for each is woken a hundred times by a hundred rows. Shorter than what tokio's clock can wait, so the binary hands it in.
     pub gather: Option<fn()>,
+    /// Set once the server has failed inside while it sent a transaction that had not committed: from then on it sends none before its commit.
+    /// Whoever opens the source again hands in the same.
+    pub waits_for_commits: Arc<AtomicBool>,
 }
 
 impl PostgresSettings {
@@ -68,6 +73,7 @@ impl PostgresSettings {
             snapshot: SnapshotSettings::default(),
             signal_table: None,
             gather: None,
+            waits_for_commits: Arc::default(),
         }
     }
 

@@ -26,10 +26,13 @@ use mulgil_model::position::Position;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::time::{Instant, sleep_until};
 
 /// Messages that are decoded before the clock is looked at: a large transaction of tables that nobody wants must not look like silence.
 const MESSAGES_PER_TURN: usize = 20_000;
+/// `ERRCODE_INTERNAL_ERROR`
+const INTERNAL_ERROR: &str = "XX000";
 /// `ERRCODE_UNDEFINED_OBJECT`: while it streams, the publication.
 const UNDEFINED_OBJECT: &str = "42704";
 /// From this version on a standby decodes, too ("Release 16").
@@ -205,8 +208,9 @@ fn start_statement(settings: &PostgresSettings, from_lsn: u64, server_major: u32
         _ => 4,
     };
     let publication = identifier(&settings.publication).replace('\'', "''");
+    let early = if settings.waits_for_commits.load(Ordering::Relaxed) { "off" } else { "on" };
     format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{version}', publication_names '{publication}', messages 'true', streaming 'on')",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{version}', publication_names '{publication}', messages 'true', streaming '{early}')",
         identifier(&settings.slot),
         Lsn(from_lsn)
     )
@@ -326,6 +330,11 @@ impl PostgresSource {
                 "{error}: the server no longer has the log that the replication slot {slot} needs. Choose: bring it back (from the archive), or \
                  drop the slot and reset the stored position of this source, so that it begins anew with a snapshot"
             )),
+            // PostgreSQL 15 sends a part of a transaction whose DDL was rolled back to a savepoint with the catalog as that DDL left it, finds no table
+            // ("could not map filenode"), and would never get over it. What has committed it decodes rightly.
+            Some(INTERNAL_ERROR) if !self.settings.waits_for_commits.swap(true, Ordering::Relaxed) => {
+                SourceError::retry(format!("{error}: from now on large transactions are asked for when they have committed"))
+            }
             _ => error.into(),
         }
     }

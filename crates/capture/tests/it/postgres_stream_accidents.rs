@@ -1,6 +1,6 @@
 //! What goes wrong around a change stream: kills, cuts, slots that are gone. Nothing is lost, repeated or passed over in silence.
 
-use crate::postgres_stream_kit::{Capture, SERVER, Session, database, emit, fold, show_all, table};
+use crate::postgres_stream_kit::{Capture, SERVER, Session, database, emit, fold, show_all, show_change, table};
 use mulgil_capture::postgres::check::check;
 use mulgil_capture::postgres::slot::Lsn;
 use mulgil_capture::source::{SourceError, SourceErrorKind};
@@ -144,6 +144,45 @@ fn a_killed_server_comes_back_and_nothing_is_missing() {
         assert!(c.seen(&format!("round {round}")));
     }
     assert_eq!(fold(&c.changes, "public.t"), table(&server, "postgres", ROWS));
+}
+
+/// A part of it is large enough to be sent before its commit, and PostgreSQL 15 cannot send that part: it takes what was rolled back of the DDL
+/// for done. Read when all has happened, by one who was away.
+#[test]
+fn a_transaction_that_the_server_cannot_send_in_parts_is_waited_for() {
+    let db = database("parts");
+    SERVER.sql_in(&db, TABLE).unwrap();
+    let mut c = Capture::new(&SERVER, &db, &["public.t"]);
+    c.open().unwrap();
+    c.after(&SERVER, &db, "INSERT INTO t VALUES (0, 0, 'before')");
+    c.drop_source();
+    let rows = |from: u32, to: u32| format!("INSERT INTO t (id, n, v) SELECT g, 0, md5(g::text) FROM generate_series({from}, {to}) g;");
+    let sql = format!(
+        "BEGIN; {} SAVEPOINT s; ALTER TABLE t ADD COLUMN x int DEFAULT 5; UPDATE t SET n = n + 1; {} ROLLBACK TO SAVEPOINT s; {} \
+         ALTER TABLE t ADD COLUMN x varchar(9) DEFAULT 'in'; COMMIT; UPDATE t SET n = n + 1; {}",
+        rows(1, 30),
+        rows(1_000, 2_000),
+        rows(3_000, 4_000),
+        emit("end"),
+    );
+    SERVER.sql_in(&db, &sql).unwrap();
+    c.open_patiently();
+    let refusal = loop {
+        match c.step() {
+            Ok(()) if c.seen("end") => break None,
+            Ok(()) => {}
+            Err(error) => break Some(error),
+        }
+    };
+    if let Some(error) = refusal {
+        assert_eq!(error.kind, SourceErrorKind::Retry, "{error}");
+        assert!(error.to_string().contains("asked for when they have committed"), "{error}");
+        c.open_patiently();
+        c.until("end");
+    }
+    assert_eq!(fold(&c.changes, "public.t"), table(&SERVER, &db, ROWS));
+    assert!(c.changes.last().map(show_change).is_some_and(|c| c.ends_with("|in")), "the column that came is there");
+    assert_eq!(c.changes.len(), 1 + (30 + 1_001) + (1 + 30 + 1_001));
 }
 
 fn refused(c: &mut Capture, part: &str) {

@@ -7,9 +7,14 @@ use super::plan::Plan;
 use super::table::{Refusal, Table};
 use super::value::Value;
 use csv::{ByteRecord, Reader, ReaderBuilder};
+use std::io::Read;
 
 /// How often in one input the reader starts again behind a row whose quote is never closed. Each time costs a pass over the rest.
 const RESYNCS_MAX: usize = 16;
+
+/// Stands before what a reader is given: it passes over it, and takes a byte order mark for one no more, which belongs to the first line
+/// of an input and to no other.
+const LINE_BREAK: &[u8] = b"\n";
 
 #[derive(Debug)]
 pub(crate) struct Csv {
@@ -62,7 +67,8 @@ impl Csv {
         rows_max: usize,
     ) -> Result<bool, Refusal> {
         let base = *from;
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&bytes[base..]);
+        let input = LINE_BREAK.chain(&bytes[base..]);
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
         while table.n_rows() < rows_max {
             let Some(span) = self.next_record(&mut reader, bytes, base) else {
                 *from = if at_end { bytes.len() } else { *from };
@@ -96,13 +102,14 @@ impl Csv {
         Ok(false)
     }
 
-    fn next_record(&mut self, reader: &mut Reader<&[u8]>, bytes: &[u8], base: usize) -> Option<Span> {
-        let before = base + reader.position().byte() as usize;
+    fn next_record(&mut self, reader: &mut Reader<impl Read>, bytes: &[u8], base: usize) -> Option<Span> {
+        let at = |reader: &Reader<_>| base + (reader.position().byte() as usize).saturating_sub(LINE_BREAK.len());
+        let before = at(reader);
         // Reading from memory as bytes, with any number of fields allowed, cannot fail.
         if !reader.read_byte_record(&mut self.record).unwrap_or(false) {
             return None;
         }
-        let end = (base + reader.position().byte() as usize).min(bytes.len());
+        let end = at(reader).min(bytes.len());
         let n_breaks = bytes[before..end].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         Some(Span { start: before + n_breaks, end })
     }

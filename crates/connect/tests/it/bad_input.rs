@@ -312,6 +312,7 @@ fn csv_headers() {
         "symbol,event_time\n",
         "",
         "\u{feff}symbol,event_time,price,quantity\nA,0,1,1\n",
+        "symbol,event_time,price,quantity\n\u{feff}A,0,1,1\nB,0,1,1,\"\n\u{feff}B,0,1,1\n",
     ];
     expect![[r#"
         "symbol,event_time,prise,quantity\nA,1,1,1"
@@ -323,6 +324,10 @@ fn csv_headers() {
         ""
         "\u{feff}symbol,event_time,price,quantity\nA,0,1,1\n"
         0 @2 {"symbol":"A","event_time":"1970-01-01T00:00:00Z","price":1,"quantity":1,"side":null,"trade_id":null,"market":null,"currency":null}
+        "symbol,event_time,price,quantity\n\u{feff}A,0,1,1\nB,0,1,1,\"\n\u{feff}B,0,1,1\n"
+        0 !2:1 'symbol' '\u{feff}A' is not a symbol: use letters, digits and any of . - _ / : = ^ & + # @ $ | \u{feff}A,0,1,1
+        1 !3:1 the row has 5 fields, the header has 4 | B,0,1,1,\"
+        2 !4:1 'symbol' '\u{feff}B' is not a symbol: use letters, digits and any of . - _ / : = ^ & + # @ $ | \u{feff}B,0,1,1
     "#]].assert_eq(&all.map(show).concat());
 }
 

@@ -52,9 +52,9 @@ fn the_first_rows() {
         out.push('\n');
     }
     expect![[r#"
-        {"symbol":"042700","event_time":"2026-03-02T00:00:00.010299Z","price":98000,"quantity":25,"side":"SELL","trade_id":"c393238e-dbd5-452d-b619-a1e1e9f90b1a","market":"KRX","currency":"KRW","event_id":"019cabd8-380a-72bd-b67b-e34910f15efa","label":null}
-        {"symbol":"012450","event_time":"2026-03-02T00:00:00.028454Z","price":312000,"quantity":6,"side":"SELL","trade_id":"81034a54-12cb-4b00-860c-ce139f4101a6","market":"KRX","currency":"KRW","event_id":"019cabd8-381c-79b5-b765-56c4f6eea1ae","label":null}
-        {"symbol":"005930","event_time":"2026-03-02T00:00:00.040537Z","price":71400,"quantity":28,"side":"SELL","trade_id":"63b4f4d1-c03a-4b1c-b239-2e7f4d6a43c3","market":"KRX","currency":"KRW","event_id":"019cabd8-3828-7e46-92bb-fc39b98639fa","label":null}
+        {"symbol":"006400","event_time":"2026-03-02T00:00:00.010299Z","price":342000,"quantity":7,"side":"SELL","trade_id":"c393238e-dbd5-452d-b619-a1e1e9f90b1a","market":"KRX","currency":"KRW","event_id":"019cabd8-380a-72bd-b67b-e34910f15efa","label":null}
+        {"symbol":"012450","event_time":"2026-03-02T00:00:00.015251Z","price":312000,"quantity":5,"side":"SELL","trade_id":"b76556c4-f6ee-41ae-8103-4a5412cb1b00","market":"KRX","currency":"KRW","event_id":"019cabd8-380f-7c16-b57a-e1ba8b29a9b5","label":null}
+        {"symbol":"042700","event_time":"2026-03-02T00:00:00.027334Z","price":98000,"quantity":15,"side":"SELL","trade_id":"65946221-a917-4e46-92bb-fc39b98639fa","market":"KRX","currency":"KRW","event_id":"019cabd8-381b-7cf9-b51b-9b038a16d662","label":null}
     "#]].assert_eq(&out);
 }
 
@@ -152,6 +152,21 @@ fn anomalies_are_labelled_and_real() {
     assert!((2_000..=4_200).contains(&n_labelled), "{n_labelled} of 60,000");
     assert!(bursts.values().any(|t| t.windows(100).any(|w| w[99] - w[0] <= 10_000_000)));
     assert!(rushes.values().all(|n| *n >= 5), "every rush order shares its millisecond");
+}
+
+/// Whoever looks at a fresh market sees the first within the time that is usual between two, and then never waits twice as long.
+#[test]
+fn anomalies_are_never_far_apart() {
+    const USUAL: usize = 672;
+    for seed in 0..40 {
+        let batch = simulator(&SimulatorConfig { anomaly_share: 0.02, seed, ..config() }).next_rows(6_000);
+        let labelled = (0..batch.num_rows()).filter(|row| text(&batch, "label", *row).is_some());
+        // A rush order is labelled a millisecond after the trade with which it begins.
+        let ends = [0].into_iter().chain(labelled).chain([batch.num_rows()]).collect::<Vec<_>>();
+        assert!(ends[1] <= USUAL + 5, "seed {seed}: the first is row {}", ends[1]);
+        let longest = ends.windows(2).map(|w| w[1] - w[0]).max();
+        assert!(longest <= Some(2 * USUAL + 5), "seed {seed}: none for {longest:?} rows");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use mulgil_capture::{mysql, postgres};
 use mulgil_disk::RealDisk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Heartbeats within which a server that is asked for a sign of life gives one, or the connection counts as cut; at least so long, for a
@@ -22,12 +23,15 @@ const GATHERED: Duration = Duration::from_micros(100);
 
 /// Opens it anew each time: the address may have changed since (a file that is rotated).
 pub fn open(plan: &CapturePlan, dir: &Path) -> Open {
-    let (plan, dir) = (plan.clone(), dir.to_owned());
+    let (plan, dir, waits_for_commits) = (plan.clone(), dir.to_owned(), Arc::<AtomicBool>::default());
     Box::new(move |resume, link| -> Opening {
-        let (plan, dir) = (plan.clone(), dir.clone());
+        let (plan, dir, waits_for_commits) = (plan.clone(), dir.clone(), Arc::clone(&waits_for_commits));
         Box::pin(async move {
             match settings(&plan, &dir).map_err(|e| SourceError::config(format!("{e:#}")))? {
-                Settings::Postgres(settings) => postgres::source::open(*settings, resume, link).await,
+                Settings::Postgres(mut settings) => {
+                    settings.waits_for_commits = waits_for_commits;
+                    postgres::source::open(*settings, resume, link).await
+                }
                 Settings::Mysql(settings) => mysql::open(*settings, resume, link).await,
             }
         })

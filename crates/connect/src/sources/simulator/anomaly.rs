@@ -1,5 +1,8 @@
 //! What the simulator injects on purpose, with its label.
 
+use rand::Rng;
+use rand::seq::SliceRandom;
+
 /// The closed set of injected anomalies; the label column holds [`Self::as_str`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Anomaly {
@@ -61,8 +64,46 @@ pub(crate) const BURST_US_MAX: i64 = 10_000_000;
 /// Rows of bursts that wait for their time at once; while there are more, no new burst begins.
 pub(crate) const PENDING_ROWS_MAX: usize = 100_000;
 
-/// The chance that a trade begins an anomaly, so that `share` of all rows are labelled.
-pub(crate) fn chance(share: f64) -> f64 {
+/// When anomalies begin, and which. One begins in every stretch of as many usual trades as make `share` of all rows labelled, at a place that
+/// is drawn; and of every so many each kind has its part. So nobody waits for one for long, as they would if each trade drew for itself.
+pub(super) struct Beginnings {
+    /// Usual trades per beginning; infinite when nothing is injected.
+    stretch: f64,
+    n_stretches: u64,
+    n_usual: u64,
+    next_at: f64,
+    kinds: Vec<Anomaly>,
+}
+
+impl Beginnings {
+    pub fn new(share: f64, rng: &mut impl Rng) -> Self {
+        let mut beginnings = Self { stretch: 1.0 / chance(share), n_stretches: 0, n_usual: 0, next_at: f64::INFINITY, kinds: Vec::new() };
+        beginnings.plan(rng);
+        beginnings
+    }
+
+    /// Asked for each usual trade: the anomaly that begins with it.
+    pub fn next(&mut self, rng: &mut impl Rng) -> Option<Anomaly> {
+        self.n_usual += 1;
+        if (self.n_usual as f64) < self.next_at {
+            return None;
+        }
+        self.plan(rng);
+        if self.kinds.is_empty() {
+            self.kinds = Anomaly::ALL.iter().flat_map(|a| (0..a.weight()).map(|_| *a)).collect();
+            self.kinds.shuffle(rng);
+        }
+        self.kinds.pop()
+    }
+
+    fn plan(&mut self, rng: &mut impl Rng) {
+        self.next_at = (self.n_stretches as f64 + rng.random::<f64>()) * self.stretch;
+        self.n_stretches += 1;
+    }
+}
+
+/// Beginnings per usual trade, so that `share` of all rows are labelled.
+fn chance(share: f64) -> f64 {
     let weights: u32 = Anomaly::ALL.iter().map(|a| a.weight()).sum();
     let rows: u32 = Anomaly::ALL.iter().map(|a| a.weight() * a.n_rows()).sum();
     let rows_each = f64::from(rows) / f64::from(weights);

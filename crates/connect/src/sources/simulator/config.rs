@@ -100,7 +100,7 @@ impl SimulatorConfig {
     pub(super) fn identity(&self) -> u64 {
         let bits = (self.rate.to_bits(), self.anomaly_share.to_bits());
         let text =
-            format!("simulator 1|{:?}|{:?}|{bits:?}|{}|{}|{:?}", self.symbols, self.sectors, self.seed, self.start.micros(), self.hours);
+            format!("simulator 2|{:?}|{:?}|{bits:?}|{}|{}|{:?}", self.symbols, self.sectors, self.seed, self.start.micros(), self.hours);
         xxhash_rust::xxh3::xxh3_64(text.as_bytes())
     }
 }

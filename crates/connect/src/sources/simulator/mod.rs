@@ -12,7 +12,7 @@ pub use anomaly::Anomaly;
 pub use config::{Hours, SimulatorConfig, SimulatorError};
 pub use market::{INSTRUMENTS, Instrument, Market};
 
-use anomaly::{BURST_US_MAX, PENDING_ROWS_MAX, RAPID_ROWS, RAPID_US, RUSH_GAP_US, RUSH_GROUP_ROWS, RUSH_GROUPS};
+use anomaly::{BURST_US_MAX, Beginnings, PENDING_ROWS_MAX, RAPID_ROWS, RAPID_US, RUSH_GAP_US, RUSH_GROUP_ROWS, RUSH_GROUPS};
 use arrival::{Arrivals, MarketShare};
 use arrow::array::RecordBatch;
 use columns::{RowColumns, Trade};
@@ -46,7 +46,7 @@ pub struct Simulator {
     /// Per market: its walks and the running sum of their weights.
     markets: Vec<(Vec<usize>, Vec<f64>)>,
     walks: Vec<Walk>,
-    anomaly_chance: f64,
+    beginnings: Beginnings,
     /// The usual trade that comes next.
     next_usual: (i64, usize),
     pending: BinaryHeap<Reverse<Pending>>,
@@ -86,13 +86,14 @@ impl Simulator {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let mut arrivals = Arrivals::new(shares, config.hours == Hours::Session, start_us);
         let next_usual = arrivals.next(&mut rng);
+        let beginnings = Beginnings::new(config.anomaly_share, &mut rng);
         Ok(Self {
             rng,
             identity: config.identity(),
             arrivals,
             markets,
             walks,
-            anomaly_chance: anomaly::chance(config.anomaly_share),
+            beginnings,
             next_usual,
             pending: BinaryHeap::new(),
             n_scheduled: 0,
@@ -160,17 +161,16 @@ impl Simulator {
         let (members, sums) = &self.markets[market];
         let at = self.rng.random::<f64>() * sums[sums.len() - 1];
         let walk = members[sums.partition_point(|s| *s <= at).min(members.len() - 1)];
-        let begins = self.rng.random::<f64>() < self.anomaly_chance;
+        let begins = self.beginnings.next(&mut self.rng);
         self.walks[walk].advance(us, &mut self.rng);
-        if begins {
-            return self.begin_anomaly(us, market, walk);
+        if let Some(anomaly) = begins {
+            return self.begin(anomaly, us, market, walk);
         }
         let taker = self.draw_taker();
         self.trade(us, walk, taker, None)
     }
 
-    fn begin_anomaly(&mut self, us: i64, market: usize, walk: usize) -> Trade {
-        let anomaly = self.draw_anomaly();
+    fn begin(&mut self, anomaly: Anomaly, us: i64, market: usize, walk: usize) -> Trade {
         let fits = self.pending.len() < PENDING_ROWS_MAX && self.arrivals.is_open(market, us + BURST_US_MAX);
         let taker = self.draw_taker();
         match anomaly {
@@ -189,18 +189,6 @@ impl Simulator {
             Anomaly::RushOrder if fits => self.begin_rush(us, walk),
             Anomaly::RapidTrades | Anomaly::RushOrder => self.trade(us, walk, taker, None),
         }
-    }
-
-    fn draw_anomaly(&mut self) -> Anomaly {
-        let total: u32 = Anomaly::ALL.iter().map(|a| a.weight()).sum();
-        let mut at = self.rng.random_range(0..total);
-        for anomaly in Anomaly::ALL {
-            if at < anomaly.weight() {
-                return anomaly;
-            }
-            at -= anomaly.weight();
-        }
-        Anomaly::LargeQuantity
     }
 
     fn large_size(&mut self, walk: usize, anomaly: Anomaly, price: i64) -> i64 {

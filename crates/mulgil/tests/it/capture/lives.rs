@@ -172,10 +172,12 @@ impl<'a> Clients<'a> {
         let mut random = StdRng::seed_from_u64(seed);
         while !self.enough.load(Ordering::SeqCst) {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            let mut client = database.client(&script(database.dialect(), &mut random));
-            // From here on the server may be killed under it.
-            drop(database);
+            let script = script(database.dialect(), &mut random);
+            let mut client = database.client(&script);
+            // Without it the server may be killed under the client.
+            let unharmed = workload::must_end_unharmed(database.dialect(), &script).then_some(database);
             let is_done = client.output().unwrap().status.success();
+            drop(unharmed);
             let counter = if is_done { &self.n_scripts } else { &self.n_failed };
             counter.fetch_add(1, Ordering::SeqCst);
             std::thread::park_timeout(Duration::from_millis(random.random_range(SCRIPTS_APART_MS)));
