@@ -219,7 +219,8 @@ fn spaces(bytes: &[u8]) -> usize {
 /// Reads complete lines, at most until the table holds `rows_max` rows, and says how many bytes they took. At the end of the input the
 /// last line needs no line break.
 pub(crate) fn read_lines(table: &mut Table, bytes: &[u8], line: &mut u64, at_end: bool, rows_max: usize) -> usize {
-    let mut at = if *line == 1 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
+    let first = *line;
+    let mut at = if first == 1 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
     while at < bytes.len() && table.n_rows() < rows_max {
         let end = match memchr::memchr(b'\n', &bytes[at..]) {
             Some(n) => at + n,
@@ -236,5 +237,6 @@ pub(crate) fn read_lines(table: &mut Table, bytes: &[u8], line: &mut u64, at_end
         *line += 1;
         at = (end + 1).min(bytes.len());
     }
-    at
+    // The mark stays before its line until that is whole: seen twice, it would be two.
+    if *line == first && !at_end { 0 } else { at }
 }
