@@ -60,7 +60,7 @@ impl Program {
         let finish_below = Arc::new(AtomicU32::new(0));
         let hand = |held| Worker::new(folder.log(), held, Arc::clone(&finish_below));
         let workers = deal(held, options.workers).into_iter().map(hand).map(Some).collect();
-        let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), Arc::clone(&clock));
+        let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone());
         let ingest = LogIngest::new(&config, &plan, &folder, clock())?;
         // Viewers ask for the tick themselves.
         let (_, changed) = tokio::sync::watch::channel(0);

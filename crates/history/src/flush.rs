@@ -55,6 +55,11 @@ impl History {
         self.flush_streams(&all)
     }
 
+    /// Until the flush that runs, if one does, has ended.
+    pub fn wait_for_flush(&self) {
+        drop(self.upkeep.lock());
+    }
+
     fn flush_streams(&self, due: &[Topic]) -> Result<FlushReport, HistoryError> {
         if due.is_empty() {
             return Ok(FlushReport::default());

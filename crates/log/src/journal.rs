@@ -60,6 +60,11 @@ pub struct PartitionInfo {
 }
 
 impl Journal {
+    /// Has everyone who watches look again, as a commit does: to be told of something else than rows.
+    pub fn ring(&self) {
+        self.shared.bell.ring();
+    }
+
     /// Opens the journal of a data folder, or begins one. Refused while another process has it open, and when what was committed is
     /// damaged; a torn tail is cut off and reported.
     pub fn open(config: JournalConfig, disk: Arc<dyn Disk>, clock: Clock) -> LogResult<(Self, Opened)> {

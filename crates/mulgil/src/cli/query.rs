@@ -113,7 +113,7 @@ pub fn open_history(config: &crate::config::checked::Checked) -> Result<Arc<Hist
     let state = || Ok(StateFolder::over(Arc::new(Unopened)));
     let identity = || uuid::Uuid::new_v4().simple().to_string();
     let folder = Folder::open_on(Arc::new(RealDisk), state, identity, config, &plan, &clock)?;
-    let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), clock);
+    let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone());
     while archivist.step()? > 0 {}
     Ok(folder.history)
 }

@@ -8,13 +8,16 @@ use mulgil_log::Log;
 use mulgil_model::ids::Partition;
 use mulgil_model::rows::Rows;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rows taken from one partition before the next has its turn.
 const BATCH_ROWS: usize = 32_768;
 
-/// How often files are flushed, merged and dropped when they are due.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(500);
+/// How long a silent log is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether rows are due to be written to files: the faster they come, the sooner they are.
+const DUE_EVERY: Duration = Duration::from_millis(100);
 
 /// How long rows gather at the end of the log before they are taken: live clients, who wait for each commit, are woken by the same one.
 const GATHER_FOR: Duration = Duration::from_millis(20);
@@ -23,27 +26,19 @@ pub struct Archivist {
     log: Arc<dyn Log>,
     history: Arc<History>,
     streams: Vec<(Arc<StreamReader>, u32)>,
-    clock: mulgil_log::Clock,
 }
 
 impl Archivist {
-    pub fn new(log: Arc<dyn Log>, history: Arc<History>, streams: Vec<(Arc<StreamReader>, u32)>, clock: mulgil_log::Clock) -> Self {
-        Self { log, history, streams, clock }
+    pub fn new(log: Arc<dyn Log>, history: Arc<History>, streams: Vec<(Arc<StreamReader>, u32)>) -> Self {
+        Self { log, history, streams }
     }
 
     /// Works until it is told to stop; what is still in memory then is read from the log again at the next start.
     pub fn run(self, stop: &Stop) -> Result<()> {
         let mut watch = self.log.watch();
-        let mut housekept = Instant::now();
         while !stop.asked() {
             let moved = self.step()?;
-            if housekept.elapsed() >= HOUSEKEEPING_EVERY {
-                if let Err(error) = self.history.flush_due((self.clock)()) {
-                    paused(error).context("writing history")?;
-                }
-                housekept = Instant::now();
-            }
-            if moved == 0 && watch.wait(HOUSEKEEPING_EVERY) {
+            if moved == 0 && watch.wait(LOOK_EVERY) {
                 stop.wait(GATHER_FOR);
             }
         }
@@ -72,15 +67,20 @@ impl Archivist {
 
     /// A full tail is written to files first. False when there is no room for them either: the log waits patiently, nothing is lost.
     fn append(&self, rows: &Rows) -> Result<bool, HistoryError> {
-        match self.history.append(rows) {
-            Err(error) if error.kind() == ErrorKind::Busy => {
-                if let Err(error) = self.history.flush() {
-                    return paused(error).map(|()| false);
-                }
-                self.history.append(rows).map(|_| true)
-            }
-            result => result.map(|_| true),
+        let is_full = |appended: &Result<(), HistoryError>| appended.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy);
+        let mut appended = self.history.append(rows);
+        if is_full(&appended) {
+            // What is being written makes room.
+            self.history.wait_for_flush();
+            appended = self.history.append(rows);
         }
+        if is_full(&appended) {
+            if let Err(error) = self.history.flush() {
+                return paused(error).map(|()| false);
+            }
+            appended = self.history.append(rows);
+        }
+        appended.map(|()| true)
     }
 }
 
@@ -90,6 +90,14 @@ fn paused(error: HistoryError) -> Result<(), HistoryError> {
         return Err(error);
     }
     tracing::warn!(%error, "the history is paused");
+    Ok(())
+}
+
+/// Writes rows to files when they are due, while new ones are taken: whoever reads a file into the log need not wait for it.
+pub fn run_writes(history: &History, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
+    while !stop.wait(DUE_EVERY) {
+        history.flush_due(clock()).map(drop).or_else(paused).context("writing history")?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! start: folder ─▶ shards (recovered) ─▶ history ─▶ sources          stop: sources ─▶ shards ─▶ history ─▶ journal
 //! ```
 
-use super::archive::{Archivist, run_merges};
+use super::archive::{Archivist, run_merges, run_writes};
 use super::folder::Folder;
 use super::plan::{Plan, PlannedShards};
 use super::reader::StreamReader;
@@ -69,14 +69,20 @@ impl Running {
         let wanted = wanted_rules(&config, &plan)?;
         let (held, shards) = open_shards(&config, &plan, &folder, options, &wanted)?;
         mulgil_disk::failpoint::here("start.recovered");
-        let mut workers = Tasks::new(ended.clone());
+        let ring = |journal: &Arc<Journal>| {
+            let journal = Arc::clone(journal);
+            move || journal.ring()
+        };
+        let mut workers = Tasks::new(ended.clone()).woken_by(ring(&folder.journal));
         for (i, shards) in deal(held, options.workers).into_iter().enumerate() {
             let worker = Worker::new(folder.log(), shards, Arc::clone(&finish_below));
             workers.spawn(&format!("shards-{i}"), move |stop| worker.run(stop))?;
         }
-        let mut archive = Tasks::new(ended.clone());
-        let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone(), Arc::clone(&clock));
+        let mut archive = Tasks::new(ended.clone()).woken_by(ring(&folder.journal));
+        let archivist = Archivist::new(folder.log(), Arc::clone(&folder.history), folder.readers.clone());
         archive.spawn("history", move |stop| archivist.run(stop))?;
+        let (history, write_clock) = (Arc::clone(&folder.history), Arc::clone(&clock));
+        archive.spawn("history-write", move |stop| run_writes(&history, &write_clock, stop))?;
         let (history, merge_clock) = (Arc::clone(&folder.history), Arc::clone(&clock));
         let upkeep_every = config.history.upkeep_every;
         archive.spawn("history-merge", move |stop| run_merges(&history, upkeep_every, &merge_clock, stop))?;

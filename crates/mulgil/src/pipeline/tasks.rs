@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 /// A group of threads with one stop signal. The order in which groups are stopped is the pipeline's business.
 pub struct Tasks {
     stop: Stop,
+    /// Has those who wait for something else look whether they were told to stop.
+    wake: Box<dyn Fn() + Send>,
     /// Asked when any thread of any group fails.
     failed: Stop,
     first_error: Arc<Mutex<Option<anyhow::Error>>>,
@@ -16,7 +18,11 @@ pub struct Tasks {
 
 impl Tasks {
     pub fn new(failed: Stop) -> Self {
-        Self { stop: Stop::default(), failed, first_error: Arc::default(), threads: Vec::new() }
+        Self { stop: Stop::default(), wake: Box::new(|| ()), failed, first_error: Arc::default(), threads: Vec::new() }
+    }
+
+    pub fn woken_by(self, wake: impl Fn() + Send + 'static) -> Self {
+        Self { wake: Box::new(wake), ..self }
     }
 
     pub fn spawn(&mut self, name: &str, work: impl FnOnce(&Stop) -> Result<()> + Send + 'static) -> Result<()> {
@@ -41,6 +47,7 @@ impl Tasks {
     /// Tells all threads to stop, waits for them, and gives the first error there was.
     pub fn join(&mut self) -> Result<()> {
         self.stop.ask();
+        (self.wake)();
         for (name, thread) in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow!("{name} broke while stopping"))?;
         }
