@@ -71,7 +71,7 @@ show(f"SELECT DISTINCT compression FROM parquet_metadata('{files}')")
         _append_time | TIMESTAMP WITH TIME ZONE
         _receive_time | TIMESTAMP WITH TIME ZONE
         TSLA | 2019-07-05 09:00:00.000001+00 | -1E-8 | -1.0000E-8 | -1.00000000E-8 | 2
-        LZ4_RAW
+        UNCOMPRESSED
     "#]].assert_eq(&String::from_utf8(out.stdout).unwrap());
     let ours = runtime().block_on(ask(&history, "SELECT count(*) AS n, sum(quantity) AS q, min(price) AS p FROM trades"));
     expect![[r#"
