@@ -205,7 +205,7 @@ fn written(ast: &Ast) -> String {
                 }
             }
             Ast::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(**expr, Ast::UnaryOp { op: UnaryOperator::Minus, .. }) => {
-                *expr = Box::new(Ast::Nested(expr.clone()));
+                **expr = Ast::Nested(expr.clone());
             }
             _ => {}
         }
