@@ -11,6 +11,7 @@ use arrow::array::RecordBatch;
 use mulgil_disk::failpoint;
 use mulgil_model::ids::Topic;
 use mulgil_model::time::AppendTime;
+use parking_lot::MutexGuard;
 use parquet::basic::Compression;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,13 +34,14 @@ struct Sealed {
 impl History {
     /// Writes the tails that are long, large or old enough at `now`; all of them when together they fill half of their memory.
     pub fn flush_due(&self, now: AppendTime) -> Result<FlushReport, HistoryError> {
+        let upkeep = self.upkeep.lock();
         let due: Vec<Topic> = {
             let state = self.state.lock();
             let crowded = state.values().map(|s| s.tail.bytes).sum::<usize>() >= self.config.tail_bytes_max / 2;
             let due = |s: &StreamState| s.tail.rows > 0 && (crowded || self.is_due(s, now));
             state.iter().filter(|(_, s)| due(s)).map(|(name, _)| name.clone()).collect()
         };
-        self.flush_streams(&due)
+        self.flush_streams(upkeep, &due)
     }
 
     fn is_due(&self, state: &StreamState, now: AppendTime) -> bool {
@@ -52,7 +54,7 @@ impl History {
     /// Writes every tail, whatever its size.
     pub fn flush(&self) -> Result<FlushReport, HistoryError> {
         let all: Vec<Topic> = self.layouts.keys().cloned().collect();
-        self.flush_streams(&all)
+        self.flush_streams(self.upkeep.lock(), &all)
     }
 
     /// Until the flush that runs, if one does, has ended.
@@ -60,11 +62,10 @@ impl History {
         drop(self.upkeep.lock());
     }
 
-    fn flush_streams(&self, due: &[Topic]) -> Result<FlushReport, HistoryError> {
+    fn flush_streams(&self, mut upkeep: MutexGuard<'_, Manifest>, due: &[Topic]) -> Result<FlushReport, HistoryError> {
         if due.is_empty() {
             return Ok(FlushReport::default());
         }
-        let mut upkeep = self.upkeep.lock();
         let sealed = self.seal(due);
         let mut next = upkeep.clone();
         let mut written = BTreeMap::new();

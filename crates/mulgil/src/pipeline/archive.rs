@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Rows taken from one partition before the next has its turn.
 const BATCH_ROWS: usize = 32_768;
 
-/// How long a silent log is waited for.
+/// How long a silent log is waited for, or a disk without room.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether rows are due to be written to files: the faster they come, the sooner they are.
@@ -96,7 +96,10 @@ fn paused(error: HistoryError) -> Result<(), HistoryError> {
 /// Writes rows to files when they are due, while new ones are taken: whoever reads a file into the log need not wait for it.
 pub fn run_writes(history: &History, clock: &mulgil_log::Clock, stop: &Stop) -> Result<()> {
     while !stop.wait(DUE_EVERY) {
-        history.flush_due(clock()).map(drop).or_else(paused).context("writing history")?;
+        if let Err(error) = history.flush_due(clock()) {
+            paused(error).context("writing history")?;
+            stop.wait(LOOK_EVERY);
+        }
     }
     Ok(())
 }

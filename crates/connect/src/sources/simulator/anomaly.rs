@@ -97,7 +97,9 @@ impl Beginnings {
     }
 
     fn plan(&mut self, rng: &mut impl Rng) {
-        self.next_at = (self.n_stretches as f64 + rng.random::<f64>()) * self.stretch;
+        // Above 0, so that nothing times infinity is never what is asked for.
+        let place = 1.0 - rng.random::<f64>();
+        self.next_at = (self.n_stretches as f64 + place) * self.stretch;
         self.n_stretches += 1;
     }
 }
