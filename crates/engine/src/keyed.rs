@@ -10,7 +10,7 @@
 use crate::error::EngineError;
 use crate::state::{Snapshot, StateStore, StateValue};
 use hashbrown::HashTable;
-use std::ops::Bound;
+use std::ops::{Bound, Index, IndexMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One table of an operator's state. Store key: operator name, 0x00, table name, 0x00, key bytes.
@@ -19,7 +19,7 @@ pub struct Keyed<V> {
     hot_max: usize,
     /// Slot numbers by key.
     table: HashTable<u32>,
-    slots: Vec<Slot<V>>,
+    slots: Slots<V>,
     free: Vec<u32>,
     dirty: Vec<u32>,
     handed: Vec<u32>,
@@ -57,7 +57,7 @@ impl<V: StateValue> Keyed<V> {
             prefix: table_prefix(operator, table),
             hot_max,
             table: HashTable::new(),
-            slots: Vec::new(),
+            slots: Slots::default(),
             free: Vec::new(),
             dirty: Vec::new(),
             handed: Vec::new(),
@@ -77,7 +77,7 @@ impl<V: StateValue> Keyed<V> {
             }
         };
         self.mark_dirty(at);
-        Ok(self.slots[at as usize].value.get_or_insert_with(make))
+        Ok(self.slots[at].value.get_or_insert_with(make))
     }
 
     /// Brings the values of these keys, which are in order, from the store into memory, where that costs less than reading each by itself: the
@@ -120,13 +120,13 @@ impl<V: StateValue> Keyed<V> {
                 None => return Ok(None),
             },
         };
-        Ok(self.slots[at as usize].value.as_ref())
+        Ok(self.slots[at].value.as_ref())
     }
 
     /// Sets a value without reading the one before.
     pub fn put(&mut self, key: &[u8], value: V) {
         let at = self.find(key).unwrap_or_else(|| self.insert(key, None, true));
-        self.slots[at as usize].value = Some(value);
+        self.slots[at].value = Some(value);
         self.mark_dirty(at);
     }
 
@@ -135,7 +135,7 @@ impl<V: StateValue> Keyed<V> {
             Some(at) => at,
             None => self.insert(key, None, true),
         };
-        self.slots[at as usize].value = None;
+        self.slots[at].value = None;
         self.mark_dirty(at);
     }
 
@@ -147,7 +147,7 @@ impl<V: StateValue> Keyed<V> {
         let dirty = self.sorted_by_key(dirty);
         let mut scratch = Vec::new();
         for &at in &dirty {
-            let slot = &mut self.slots[at as usize];
+            let slot = &mut self.slots[at];
             if slot.value.as_ref().is_some_and(|v| expired(&slot.key, v)) {
                 slot.value = None;
             }
@@ -170,7 +170,7 @@ impl<V: StateValue> Keyed<V> {
 
     /// Slots in the order of their keys. Most comparisons see only the keys' beginnings, which stand side by side.
     fn sorted_by_key(&self, slots: Vec<u32>) -> Vec<u32> {
-        let key = |at: u32| &*self.slots[at as usize].key;
+        let key = |at: u32| &*self.slots[at].key;
         let mut sorted: Vec<([u8; KEY_HEAD_BYTES], u32)> = slots.into_iter().map(|at| (head(key(at)), at)).collect();
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))));
         sorted.into_iter().map(|(_, at)| at).collect()
@@ -215,7 +215,7 @@ impl<V: StateValue> Keyed<V> {
     fn find_untouched(&self, key: &[u8]) -> Option<u32> {
         let hash = xxh3_64(key);
         let is_it = |&at: &u32| {
-            let slot = &self.slots[at as usize];
+            let slot = &self.slots[at];
             slot.hash == hash && *slot.key == *key
         };
         self.table.find(hash, is_it).copied()
@@ -224,7 +224,7 @@ impl<V: StateValue> Keyed<V> {
     fn find(&mut self, key: &[u8]) -> Option<u32> {
         let at = self.find_untouched(key)?;
         self.clock += 1;
-        self.slots[at as usize].used = self.clock;
+        self.slots[at].used = self.clock;
         Some(at)
     }
 
@@ -244,21 +244,18 @@ impl<V: StateValue> Keyed<V> {
         let slot = Slot { hash, key: key.into(), value, used: self.clock, phase: Phase::Clean, stored };
         let at = match self.free.pop() {
             Some(at) => {
-                self.slots[at as usize] = slot;
+                self.slots[at] = slot;
                 at
             }
-            None => {
-                self.slots.push(slot);
-                u32::try_from(self.slots.len() - 1).expect("invariant: fewer than 2^32 hot entries fit into memory")
-            }
+            None => self.slots.push(slot),
         };
         let slots = &self.slots;
-        self.table.insert_unique(hash, at, |&at| slots[at as usize].hash);
+        self.table.insert_unique(hash, at, |&at| slots[at].hash);
         at
     }
 
     fn mark_dirty(&mut self, at: u32) {
-        let slot = &mut self.slots[at as usize];
+        let slot = &mut self.slots[at];
         if slot.phase != Phase::Dirty {
             slot.phase = Phase::Dirty;
             self.dirty.push(at);
@@ -268,7 +265,7 @@ impl<V: StateValue> Keyed<V> {
     /// The last snapshot is durable by now: what it handed over is clean, and what it deleted can go.
     fn settle_handed(&mut self) {
         for at in std::mem::take(&mut self.handed) {
-            let slot = &mut self.slots[at as usize];
+            let slot = &mut self.slots[at];
             if slot.phase != Phase::Handed {
                 continue;
             }
@@ -284,8 +281,8 @@ impl<V: StateValue> Keyed<V> {
         if n_over == 0 {
             return;
         }
-        let clean = self.slots.iter().enumerate().filter(|(_, s)| s.phase == Phase::Clean);
-        let mut clean: Vec<(u64, u32)> = clean.map(|(at, s)| (s.used, at as u32)).collect();
+        let clean = self.slots.iter().zip(0..).filter(|(s, _)| s.phase == Phase::Clean);
+        let mut clean: Vec<(u64, u32)> = clean.map(|(s, at)| (s.used, at)).collect();
         if n_over < clean.len() {
             clean.select_nth_unstable(n_over);
             clean.truncate(n_over);
@@ -294,11 +291,53 @@ impl<V: StateValue> Keyed<V> {
     }
 
     fn forget(&mut self, at: u32) {
-        let slot = &mut self.slots[at as usize];
+        let slot = &mut self.slots[at];
         (slot.phase, slot.value, slot.key) = (Phase::Vacant, None, Box::default());
         let entry = self.table.find_entry(slot.hash, |&other| other == at);
         entry.expect("invariant: every slot in use is in the table").remove();
         self.free.push(at);
+    }
+}
+
+/// Slots in pages of a fixed size: one vector would be copied whenever it is full, and then stand half empty.
+struct Slots<V>(Vec<Vec<Slot<V>>>);
+
+const PAGE_SLOTS: usize = 512;
+
+impl<V> Default for Slots<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<V> Slots<V> {
+    /// Says where it is.
+    fn push(&mut self, slot: Slot<V>) -> u32 {
+        if self.0.last().is_none_or(|page| page.len() == PAGE_SLOTS) {
+            self.0.push(Vec::with_capacity(PAGE_SLOTS));
+        }
+        let before = (self.0.len() - 1) * PAGE_SLOTS;
+        let page = self.0.last_mut().expect("invariant: there is a page by now");
+        page.push(slot);
+        u32::try_from(before + page.len() - 1).expect("invariant: fewer than 2^32 hot entries fit into memory")
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Slot<V>> {
+        self.0.iter().flatten()
+    }
+}
+
+impl<V> Index<u32> for Slots<V> {
+    type Output = Slot<V>;
+
+    fn index(&self, at: u32) -> &Slot<V> {
+        &self.0[at as usize / PAGE_SLOTS][at as usize % PAGE_SLOTS]
+    }
+}
+
+impl<V> IndexMut<u32> for Slots<V> {
+    fn index_mut(&mut self, at: u32) -> &mut Slot<V> {
+        &mut self.0[at as usize / PAGE_SLOTS][at as usize % PAGE_SLOTS]
     }
 }
 

@@ -23,8 +23,10 @@ use mulgil_model::ids::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rows of one batch while merging: with [`FILES_MERGED_MAX`] inputs of 200 bytes a row, some 100 MB.
-const BATCH_ROWS: usize = 8 * 1024;
+/// Rows in memory while merging, of all files together: at 200 bytes a row, some 13 MB.
+const MERGED_ROWS: usize = 64 * 1024;
+/// Rows of one batch while merging, however few the files are.
+const BATCH_ROWS_MAX: usize = 8 * 1024;
 /// Files merged into one at a time.
 const FILES_MERGED_MAX: usize = 64;
 
@@ -141,7 +143,8 @@ impl History {
 
 /// The rows of sorted files as one sorted stream.
 fn merge_sorted(layout: &Arc<Layout>, files: &[Arc<DataFile>]) -> Result<SendableRecordBatchStream, HistoryError> {
-    let streams = files.iter().map(|file| stream_of(layout, file)).collect::<Result<Vec<_>, _>>()?;
+    let batch_rows = (MERGED_ROWS / files.len().max(1)).min(BATCH_ROWS_MAX);
+    let streams = files.iter().map(|file| stream_of(layout, file, batch_rows)).collect::<Result<Vec<_>, _>>()?;
     let by = layout.sort_indices().map(|at| {
         let column = Arc::new(Column::new(layout.arrow.field(at).name(), at));
         PhysicalSortExpr::new(column, SortOptions { descending: false, nulls_first: true })
@@ -154,14 +157,14 @@ fn merge_sorted(layout: &Arc<Layout>, files: &[Arc<DataFile>]) -> Result<Sendabl
         .with_schema(Arc::clone(&layout.arrow))
         .with_expressions(&ordering)
         .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(BATCH_ROWS_MAX)
         .with_reservation(MemoryConsumer::new("compaction").register(&pool))
         .build()
         .map_err(HistoryError::internal(format!("merging files of {}", layout.name())))
 }
 
-fn stream_of(layout: &Arc<Layout>, file: &Arc<DataFile>) -> Result<SendableRecordBatchStream, HistoryError> {
-    let (rows, adapting) = (reader::batches(file, BATCH_ROWS)?, Arc::clone(layout));
+fn stream_of(layout: &Arc<Layout>, file: &Arc<DataFile>, batch_rows: usize) -> Result<SendableRecordBatchStream, HistoryError> {
+    let (rows, adapting) = (reader::batches(file, batch_rows)?, Arc::clone(layout));
     let adapted = rows.map(move |batch| Ok::<_, DataFusionError>(adapting.adapt(&batch?)?));
     Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&layout.arrow), futures::stream::iter(adapted))))
 }

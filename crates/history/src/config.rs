@@ -8,12 +8,12 @@ use std::time::Duration;
 pub struct HistoryConfig {
     /// A stream's tail is written to a file when it holds this many rows. Default 500,000.
     pub flush_rows: usize,
-    /// ... or this many bytes in memory. Default 64 MiB.
+    /// ... or this many bytes in memory. Default 32 MiB.
     pub flush_bytes: usize,
     /// ... or when its oldest row was appended to the log this long ago. Default 60 s.
     pub flush_after: Duration,
-    /// All tails together: beyond it `append` answers [`crate::HistoryError::Busy`] until a flush made room; at half of it every
-    /// stream is due. Default 256 MiB.
+    /// All tails together: beyond it `append` answers [`crate::HistoryError::Busy`] until a flush made room; at half of it the
+    /// largest are due. Default 64 MiB.
     pub tail_bytes_max: usize,
     /// A smaller file is a candidate for compaction. Default 32 MiB.
     pub compact_small_bytes: u64,
@@ -76,9 +76,9 @@ impl Default for HistoryConfig {
     fn default() -> Self {
         Self {
             flush_rows: 500_000,
-            flush_bytes: 64 * MIB,
+            flush_bytes: 32 * MIB,
             flush_after: Duration::from_secs(60),
-            tail_bytes_max: 128 * MIB,
+            tail_bytes_max: 64 * MIB,
             compact_small_bytes: 32 * MIB as u64,
             compact_files_min: 8,
             file_bytes_max: 128 * MIB as u64,

@@ -32,16 +32,25 @@ struct Sealed {
 }
 
 impl History {
-    /// Writes the tails that are long, large or old enough at `now`; all of them when together they fill half of their memory.
+    /// Writes the tails that are long, large or old enough at `now`; the largest of them, too, when all together fill half of their memory.
     pub fn flush_due(&self, now: AppendTime) -> Result<FlushReport, HistoryError> {
         let upkeep = self.upkeep.lock();
-        let due: Vec<Topic> = {
-            let state = self.state.lock();
-            let crowded = state.values().map(|s| s.tail.bytes).sum::<usize>() >= self.config.tail_bytes_max / 2;
-            let due = |s: &StreamState| s.tail.rows > 0 && (crowded || self.is_due(s, now));
-            state.iter().filter(|(_, s)| due(s)).map(|(name, _)| name.clone()).collect()
-        };
+        let due = self.due(&self.state.lock(), now);
         self.flush_streams(upkeep, &due)
+    }
+
+    fn due(&self, state: &BTreeMap<Topic, StreamState>, now: AppendTime) -> Vec<Topic> {
+        let bytes = |tails: &[(&Topic, &StreamState)]| tails.iter().map(|(_, s)| s.tail.bytes).sum::<usize>();
+        let held: Vec<_> = state.iter().filter(|(_, s)| s.tail.rows > 0).collect();
+        let is_crowded = bytes(&held) >= self.config.tail_bytes_max / 2;
+        let (due, mut others): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, s)| self.is_due(s, now));
+        let mut due: Vec<Topic> = due.into_iter().map(|(name, _)| name.clone()).collect();
+        others.sort_by_key(|(_, s)| s.tail.bytes);
+        // A small tail is left to grow: its file would only have to be merged.
+        while is_crowded && bytes(&others) > self.config.tail_bytes_max / 8 {
+            due.extend(others.pop().map(|(name, _)| name.clone()));
+        }
+        due
     }
 
     fn is_due(&self, state: &StreamState, now: AppendTime) -> bool {
@@ -122,7 +131,7 @@ impl History {
         let layout = &sealed.layout;
         let mut keys = Vec::new();
         let mut files = Vec::new();
-        for day in sorted_days(layout, &sealed.batches, &mut keys).into_values() {
+        for day in sorted_days(layout, &sealed.batches, &mut keys) {
             match self.write_day(next, sealed, &day) {
                 Ok(file) => {
                     failpoint::here("history.a-file-written");

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 const GATHER_ROWS: usize = 8 * 1024;
 
 /// Where a row stands, and what it is sorted by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place {
     /// The key's rank among the keys of the tail.
     key: u32,
@@ -30,45 +30,75 @@ pub(crate) struct SortedDay<'a> {
     pub places: Vec<Place>,
 }
 
-/// The places of all rows of `batches`, which outlive them, by day. The distinct keys come out in `keys`, in their order.
-pub(crate) fn sorted_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &'a mut Vec<&'a str>) -> BTreeMap<Day, SortedDay<'a>> {
-    let mut days: BTreeMap<Day, Vec<Place>> = BTreeMap::new();
+/// Where a row stands, before anything else of it is looked at.
+struct At {
+    /// Its key's number, in the order in which they were met.
+    key: u32,
+    batch: u32,
+    row: u32,
+}
+
+/// The rows of `batches`, which outlive them, day by day; each day is sorted when it is asked for. The distinct keys come out in `keys`, in
+/// their order.
+pub(crate) fn sorted_days<'a>(
+    layout: &'a Layout,
+    batches: &'a [RecordBatch],
+    keys: &'a mut Vec<&'a str>,
+) -> impl Iterator<Item = SortedDay<'a>> {
+    let days = rows_of_days(layout, batches, keys);
+    let ranks = rank(keys);
+    let keys: &'a [&'a str] = keys;
+    days.into_values().map(move |rows| SortedDay { keys, places: sorted(layout, batches, &rows, &ranks) })
+}
+
+fn rows_of_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &mut Vec<&'a str>) -> BTreeMap<Day, Vec<At>> {
+    let mut n_rows: BTreeMap<Day, usize> = BTreeMap::new();
+    for batch in batches {
+        let days = layout.event_times(batch).values().chunk_by(|a, b| Day::of(*a) == Day::of(*b));
+        days.for_each(|day| *n_rows.entry(Day::of(day[0])).or_default() += day.len());
+    }
+    let mut days: BTreeMap<Day, Vec<At>> = n_rows.into_iter().map(|(day, n)| (day, Vec::with_capacity(n))).collect();
     // Seeded anew by each process: keys come from strangers.
     let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();
     for (batch_at, batch) in batches.iter().enumerate() {
         let (names, times) = (layout.keys(batch), layout.event_times(batch).values());
-        let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
-        for row in 0..batch.num_rows() {
-            let key = *numbers.entry(names.value(row)).or_insert_with(|| {
-                keys.push(names.value(row));
-                (keys.len() - 1) as u32
-            });
-            let (event_time, partition, offset) = (times[row], partitions[row], offsets[row]);
-            let place = Place { key, partition, event_time, offset, batch: batch_at as u32, row: row as u32 };
-            days.entry(Day::of(event_time)).or_default().push(place);
+        let mut row = 0;
+        for of_day in times.chunk_by(|a, b| Day::of(*a) == Day::of(*b)) {
+            let rows = days.get_mut(&Day::of(of_day[0])).expect("invariant: every row's day was counted");
+            for _ in of_day {
+                let key = *numbers.entry(names.value(row)).or_insert_with(|| {
+                    keys.push(names.value(row));
+                    (keys.len() - 1) as u32
+                });
+                rows.push(At { key, batch: batch_at as u32, row: row as u32 });
+                row += 1;
+            }
         }
     }
-    let ranks = rank(keys);
-    let keys: &'a [&'a str] = keys;
-    days.into_iter().map(|(day, places)| (day, SortedDay { keys, places: sorted(places, &ranks) })).collect()
+    days
 }
 
 /// By key first, in two passes over the rows; then each key's rows, which came nearly in order, so that sorting them costs little more than
 /// looking at them.
-fn sorted(places: Vec<Place>, ranks: &[u32]) -> Vec<Place> {
+fn sorted(layout: &Layout, batches: &[RecordBatch], rows: &[At], ranks: &[u32]) -> Vec<Place> {
     let mut ends = vec![0_usize; ranks.len()];
-    places.iter().for_each(|p| ends[ranks[p.key as usize] as usize] += 1);
+    rows.iter().for_each(|at| ends[ranks[at.key as usize] as usize] += 1);
     let mut sum = 0;
     for end in &mut ends {
         // Where the key's next row goes: its start now, its end when all rows have gone.
         sum += std::mem::replace(end, sum);
     }
-    let mut sorted = places.clone();
-    for place in places {
-        let key = ranks[place.key as usize];
-        let at = &mut ends[key as usize];
-        sorted[*at] = Place { key, ..place };
-        *at += 1;
+    let mut sorted = vec![Place::default(); rows.len()];
+    for of_batch in rows.chunk_by(|a, b| a.batch == b.batch) {
+        let batch = &batches[of_batch[0].batch as usize];
+        let (partitions, offsets) = (layout.partitions(batch).values(), layout.offsets(batch).values());
+        let times = layout.event_times(batch).values();
+        for &At { key, batch, row } in of_batch {
+            let (key, at) = (ranks[key as usize], row as usize);
+            let place = &mut ends[key as usize];
+            sorted[*place] = Place { key, partition: partitions[at], event_time: times[at], offset: offsets[at], batch, row };
+            *place += 1;
+        }
     }
     let mut start = 0;
     for end in ends {

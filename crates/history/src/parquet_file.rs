@@ -23,6 +23,9 @@ const PAGE_ROWS: usize = 2 * 1024;
 /// such a file a quarter smaller, and took a tenth of a replay's time.
 pub(crate) const OF_FLUSH: Compression = Compression::UNCOMPRESSED;
 
+/// What a column's dictionary takes in such a file before values are written as they are: a merge holds one of each column and file.
+const DICTIONARY_BYTES_OF_FLUSH: usize = 128 << 10;
+
 /// How merged files are compressed, which stay: better.
 pub(crate) fn of_merge() -> Compression {
     const LEVEL: i32 = 3;
@@ -134,6 +137,9 @@ fn properties(layout: &Layout, compression: Compression) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting.to_vec()));
+    if compression == OF_FLUSH {
+        properties = properties.set_dictionary_page_size_limit(DICTIONARY_BYTES_OF_FLUSH);
+    }
     // Rising or nearly rising within a key: differences are far smaller than a dictionary.
     let rising = [OFFSET, APPEND_TIME, RECEIVE_TIME, layout.stream.columns[layout.stream.event_time].name.as_str()];
     for name in rising {

@@ -39,6 +39,21 @@ fn a_tail_is_due_by_rows_bytes_and_age() {
 }
 
 #[test]
+fn of_crowded_tails_the_largest_are_written() {
+    let config = HistoryConfig { tail_bytes_max: 60_000, ..HistoryConfig::default() };
+    let history = open(&MemDisk::new(1), config).unwrap();
+    let bar = TestBar { symbol: "A", start: start(), end: start() + 60_000_000, close: ONE, revision: 0 };
+    history.append(&bar_rows("trades.bars.1m", 0, 0, &[bar])).unwrap();
+    history.append(&trade_rows(0, 0, &three_days(50))).unwrap();
+    let now = AppendTime(1_600_000_000_000_000);
+    assert_eq!(history.flush_due(now).unwrap().rows, 0, "there is room");
+    history.append(&trade_rows(0, 50, &three_days(400))).unwrap();
+    let flushed = history.flush_due(now).unwrap();
+    assert_eq!((flushed.n_streams, flushed.rows), (1, 450), "the bar's file would hold one row");
+    assert_eq!(history.durable(&topic("trades.bars.1m"), Partition(0)), Offset(0));
+}
+
+#[test]
 fn a_full_tail_says_so_and_a_flush_makes_room() {
     let history = open(&MemDisk::new(1), HistoryConfig { tail_bytes_max: 3000, ..HistoryConfig::default() }).unwrap();
     history.append(&trade_rows(0, 0, &three_days(20))).unwrap();

@@ -453,7 +453,7 @@ fn history(s: &written::HistorySection) -> Result<HistoryPlan> {
         query_rows_max: s.query_rows_max.unwrap_or(1_000_000),
         queries_max: at_least_one("history.queries_max", s.queries_max, 4)?,
         searches_max: at_least_one("history.searches_max", s.searches_max, 8)?,
-        tail_bytes_max: s.tail.as_deref().map_or(Ok(128 << 20), |t| bytes("history.tail", t))?,
+        tail_bytes_max: s.tail.as_deref().map_or(Ok(64 << 20), |t| bytes("history.tail", t))?,
         footer_cache_bytes: s.footer_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("history.footer_cache", t))?,
     })
 }

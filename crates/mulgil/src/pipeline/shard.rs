@@ -51,7 +51,7 @@ pub struct ShardLimits {
     /// Rows taken at once.
     pub batch_rows: usize,
     pub snapshot_every: Duration,
-    /// A snapshot comes early when this many state entries have changed. One commit closes about as many windows at most.
+    /// A snapshot comes early when this many state entries have changed.
     pub dirty_entries_max: usize,
     /// None: an idle partition waits.
     pub idle_after: Option<Duration>,
@@ -76,6 +76,9 @@ struct Times {
     snapshot: Instant,
     row: Instant,
 }
+
+/// Windows that one commit closes, about: their rows are in memory together, as values, as batches and as the log's records.
+const CLOSES_MAX: usize = 16_384;
 
 /// The end of a bounded input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +298,7 @@ impl ShardRunner {
     }
 
     fn closes_max(&self) -> usize {
-        self.setup.limits.dirty_entries_max.max(1)
+        self.setup.limits.dirty_entries_max.clamp(1, CLOSES_MAX)
     }
 
     /// With a limit where more windows than one commit should hold would close: the others are owed, and closed next.
