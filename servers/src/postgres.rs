@@ -7,7 +7,6 @@ use crate::{Settings, programs::read};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,17 +55,26 @@ impl Postgres {
         Self::begin(folder, &bin, settings)
     }
 
-    /// A hot standby that follows `primary`, from a base backup of it.
+    /// A hot standby that follows `primary`, from a copy of its folder while it runs: `pg_basebackup` would have to be of its version.
     pub fn standby_of(primary: &Self, settings: &Settings) -> Result<Self> {
         let folder = Folder::new(SUPERUSER)?;
-        let bin = programs::postgres()?;
-        std::fs::create_dir(folder.data())?;
-        std::fs::set_permissions(folder.data(), PermissionsExt::from_mode(0o700))?;
-        folder.account.own(&folder.data())?;
-        let mut command = Command::new(bin.join("pg_basebackup"));
-        command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-h", "127.0.0.1", "-p"]).arg(primary.port().to_string());
-        command.args(["-U", SUPERUSER, "-D"]).arg(folder.data()).current_dir("/");
-        read(folder.account.applied(&mut command)).context("copy the primary")?;
+        let (bin, data) = (programs::postgres()?, folder.data());
+        let (begin, end) = match primary.major()? {
+            ..=14 => ("pg_start_backup('standby', true, false)", "pg_stop_backup(false, false)"),
+            _ => ("pg_backup_start('standby', true)", "pg_backup_stop(false)"),
+        };
+        // One session: its end would end the backup.
+        let copy = format!("\\! cp -a -- '{}' '{}'", primary.data().display(), data.display());
+        let label = primary.sql(&format!("\\o /dev/null\nSELECT {begin};\n{copy}\n\\o\nSELECT labelfile FROM {end};"))?;
+        // What belongs to the primary alone, and its log, which the standby asks it for.
+        for own in ["pg_replslot", "pg_wal"] {
+            empty(&data.join(own)).context("copy the primary")?;
+        }
+        std::fs::remove_file(data.join("postmaster.pid")).context("copy the primary")?;
+        let mut changed = std::fs::read_to_string(data.join("postgresql.auto.conf"))?;
+        changed += &format!("primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER} dbname=postgres'\n", primary.port());
+        let files = [("postgresql.auto.conf", changed), ("backup_label", label + "\n"), ("standby.signal", String::new())];
+        folder.put(&files.map(|(name, text)| (name.to_owned(), text.into_bytes())))?;
         Self::begin(folder, &bin, settings)
     }
 
@@ -133,6 +141,14 @@ impl Postgres {
     fn bin(&self) -> &Path {
         bin_of(&self.server)
     }
+}
+
+fn empty(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+    }
+    Ok(())
 }
 
 /// What every server can do.

@@ -28,6 +28,10 @@ impl Pair {
         primary.sql(TABLE).unwrap();
         // First: it has the log from its backup on, and the slot must not begin before.
         let standby = Postgres::standby_of(&primary, &settings()).unwrap();
+        Self::of(primary, standby)
+    }
+
+    fn of(primary: Postgres, standby: Postgres) -> Self {
         let mut capture = Capture::new(&primary, "postgres", &["public.t"]).bounds(50, 1 << 20);
         capture.open().unwrap();
         capture.after(&primary, "postgres", "INSERT INTO t SELECT g, 0, 'first' FROM generate_series(1, 120) g");
@@ -86,10 +90,12 @@ fn with_its_slot_at_an_older_place_it_goes_on() {
     pair.capture.after(&pair.primary, "postgres", "UPDATE t SET v = 'last' WHERE id <= 70");
     pair.catch_up();
     pair.primary.kill_hard().unwrap();
-    // Before it is promoted it is waited for.
+    // Before it is promoted it is waited for; from version 16 on it can be read from before.
     pair.switch();
-    let error = pair.capture.open().unwrap_err();
-    assert_eq!(error.kind, SourceErrorKind::Retry, "{error}");
+    match pair.capture.open() {
+        Ok(()) => assert!(pair.standby.major().unwrap() >= 16),
+        Err(error) => assert_eq!(error.kind, SourceErrorKind::Retry, "{error}"),
+    }
     pair.standby.promote().unwrap();
     pair.goes_on();
 }
@@ -150,4 +156,64 @@ fn a_transaction_that_was_given_in_part_and_lost_is_told() {
     pair.standby.promote().unwrap();
     pair.switch();
     pair.refused("left timeline 1");
+}
+
+/// What version 17 has for it: the slot is made to follow, and the standby fetches it. Before 17 it is a slot as any other.
+#[test]
+fn a_failover_slot_goes_over_to_the_standby() {
+    let primary = Postgres::start(&settings()).unwrap();
+    let follows = primary.major().unwrap() >= 17;
+    primary.sql(&format!("{TABLE}; SELECT pg_create_physical_replication_slot('standby', true)")).unwrap();
+    let following = settings().with("primary_slot_name", "standby").with("hot_standby_feedback", "on");
+    let following = if follows { following.with("sync_replication_slots", "on") } else { following };
+    let standby = Postgres::standby_of(&primary, &following).unwrap();
+    let mut pair = Pair::of(primary, standby);
+    if !follows {
+        let slots = pair.primary.sql("SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical'").unwrap();
+        assert_eq!(slots, pair.capture.settings.slot);
+        return;
+    }
+    let is_there = "SELECT count(*) FROM pg_replication_slots WHERE synced AND NOT temporary AND failover";
+    wait_until("the standby has the slot", PATIENCE, || {
+        // It is kept there once it has moved beyond what the standby has thrown away.
+        pair.primary.sql("SELECT pg_log_standby_snapshot()")?;
+        pair.capture.after(&pair.primary, "postgres", "UPDATE t SET n = n + 1 WHERE id = 1");
+        Ok(pair.standby.sql(is_there)? == "1")
+    })
+    .unwrap();
+    // Captured from the old primary, behind the place at which the standby has the slot.
+    pair.capture.after(&pair.primary, "postgres", "UPDATE t SET v = 'last' WHERE id <= 70");
+    pair.catch_up();
+    pair.primary.kill_hard().unwrap();
+    pair.switch();
+    // The slot belongs to the primary until there is another.
+    let error = pair.capture.open().unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Retry, "{error}");
+    pair.standby.promote().unwrap();
+    pair.goes_on();
+}
+
+/// From version 16 on a standby decodes its log too, so that the primary need not; before, it is waited for.
+#[test]
+fn a_standby_with_a_slot_is_read_from_where_it_can_be() {
+    let mut pair = Pair::new();
+    pair.catch_up();
+    pair.copy_slot();
+    pair.switch();
+    if let Err(error) = pair.capture.open() {
+        assert_eq!(error.kind, SourceErrorKind::Retry, "{error}");
+        assert!(pair.standby.major().unwrap() < 16);
+        return;
+    }
+    for n in 1..4 {
+        let sql = format!("UPDATE t SET n = n + 1 WHERE id <= {n}0; INSERT INTO t VALUES ({n}00000, 0, 'from the primary')");
+        pair.primary.sql(&format!("{sql}; {}", emit(&format!("primary {n}")))).unwrap();
+        pair.capture.until(&format!("primary {n}"));
+        assert_eq!(fold(&pair.capture.changes, "public.t"), table(&pair.primary, "postgres", ROWS));
+        // Also to one who comes back.
+        pair.capture.open_patiently();
+    }
+    pair.primary.kill_hard().unwrap();
+    pair.standby.promote().unwrap();
+    pair.goes_on();
 }

@@ -131,8 +131,13 @@ fn truncates_and_ddl_in_the_middle() {
         })
         .collect();
     assert_eq!(versions, [(1, 2), (2, 3), (3, 2), (4, 2), (4, 2)]);
-    // Dropped, made again with other columns under the same name.
-    check(&mut c, &db, "DROP TABLE u; DROP TABLE t; CREATE TABLE t (a int PRIMARY KEY, b int, c int); ALTER PUBLICATION mulgil_ddl_pub ADD TABLE t; INSERT INTO t VALUES (1,2,3)".replace("mulgil_ddl_pub", &c_publication(&db)).as_str(), "c public.t 1|2|3");
+    // Dropped, made again with other columns under the same name. At once: a source that looks at its publication meanwhile finds them all.
+    let again = format!(
+        "BEGIN; DROP TABLE u; DROP TABLE t; CREATE TABLE t (a int PRIMARY KEY, b int, c int); CREATE TABLE u (id int PRIMARY KEY); \
+         ALTER PUBLICATION {} ADD TABLE t, u; COMMIT; INSERT INTO t VALUES (1,2,3)",
+        c_publication(&db)
+    );
+    check(&mut c, &db, &again, "c public.t 1|2|3");
 }
 
 fn c_publication(db: &str) -> String {
