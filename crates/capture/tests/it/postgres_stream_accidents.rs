@@ -174,7 +174,6 @@ fn a_transaction_that_the_server_cannot_send_in_parts_is_waited_for() {
             Err(error) => break Some(error),
         }
     };
-    println!("version {}: {refusal:?}", SERVER.major().unwrap());
     if let Some(error) = refusal {
         assert_eq!(error.kind, SourceErrorKind::Retry, "{error}");
         assert!(error.to_string().contains("asked for when they have committed"), "{error}");

@@ -171,10 +171,7 @@ impl Capture {
     pub fn until(&mut self, mark: &str) {
         while !self.seen(mark) {
             match self.step() {
-                Err(e) if e.kind == mulgil_capture::source::SourceErrorKind::Retry => {
-                    println!("{e}");
-                    self.open_patiently();
-                }
+                Err(e) if e.kind == mulgil_capture::source::SourceErrorKind::Retry => self.open_patiently(),
                 other => other.unwrap(),
             }
         }
