@@ -197,6 +197,23 @@ impl World {
         self.r.pick(&[Crash::DropUnsynced, Crash::TearUnsynced, Crash::KeepUnsynced])
     }
 
+    /// Where a sync fails and no note of it is left, because every try fails too or the process is killed before, the machine has to be restarted
+    /// (doubt.rs). Here nobody would do it: few failures wait at a time, and among failures it is the machine that stops, not the process alone.
+    fn plan(&mut self, nth: u64, fault: Fault) {
+        let faults = self.scenario.faults;
+        let fault = match fault {
+            Fault::Crash { how: Crash::KeepUnsynced, half_done } if faults.fail + faults.while_recovering > 0 => {
+                Fault::Crash { how: Crash::TearUnsynced, half_done }
+            }
+            other => other,
+        };
+        self.disk.plan(|f| {
+            if !matches!(fault, Fault::Fail { .. }) || f.n_waiting() < FAILURES_WAITING_MAX {
+                f.at_change(nth, fault);
+            }
+        });
+    }
+
     /// What goes wrong from outside.
     fn misfortune(&mut self) -> Result<()> {
         let faults = self.scenario.faults;
@@ -208,19 +225,15 @@ impl World {
                 self.stop(if in_order { None } else { Some(how) })?;
             } else {
                 let (nth, half_done) = (r.below(30), r.percent(50));
-                self.disk.plan(|f| f.at_change(nth, Fault::Crash { how, half_done }));
+                self.plan(nth, Fault::Crash { how, half_done });
             }
         }
         let r = &mut self.r;
         if r.percent(faults.fail) {
             let (nth, half_done) = (r.below(40), r.percent(50));
-            // A disk that fails every try of the note about a failed sync asks for a restart of the machine (doubt.rs); here nobody would do it.
-            self.disk.plan(|f| {
-                if f.n_waiting() < FAILURES_WAITING_MAX {
-                    f.at_change(nth, Fault::Fail { half_done });
-                }
-            });
+            self.plan(nth, Fault::Fail { half_done });
         }
+        let r = &mut self.r;
         if r.percent(faults.fail_read) {
             let (nth, fault) = (r.below(40), r.pick(&[Fault::Fail { half_done: false }, Fault::Short]));
             self.disk.plan(|f| f.at_read(nth, fault));
@@ -333,7 +346,7 @@ impl World {
         if self.r.percent(self.scenario.faults.while_recovering) {
             let (nth, how, half_done) = (self.r.below(12), self.how(), self.r.percent(50));
             let fault = self.r.pick(&[Fault::Crash { how, half_done }, Fault::Fail { half_done }]);
-            self.disk.plan(|f| f.at_change(nth, fault));
+            self.plan(nth, fault);
         }
         match Program::start(&self.disk, &self.scenario, &self.hands) {
             Ok(program) => {
