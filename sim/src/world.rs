@@ -19,16 +19,13 @@ use mulgil_model::ids::{Partition, Topic, TopicPartition};
 use mulgil_model::schema::StreamSchema;
 use mulgil_model::streams::DEAD_LETTERS;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
 /// Restarts that may fail one after the other before somebody looks after the machine.
 const RESTARTS_MAX: u64 = 20;
-
-/// Faults of changes that are planned at the same time, at most.
-const FAILURES_WAITING_MAX: usize = 2;
 
 /// What a run amounted to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -197,23 +194,6 @@ impl World {
         self.r.pick(&[Crash::DropUnsynced, Crash::TearUnsynced, Crash::KeepUnsynced])
     }
 
-    /// Where a sync fails and no note of it is left, because every try fails too or the process is killed before, the machine has to be restarted
-    /// (doubt.rs). Here nobody would do it: few failures wait at a time, and among failures it is the machine that stops, not the process alone.
-    fn plan(&mut self, nth: u64, fault: Fault) {
-        let faults = self.scenario.faults;
-        let fault = match fault {
-            Fault::Crash { how: Crash::KeepUnsynced, half_done } if faults.fail + faults.while_recovering > 0 => {
-                Fault::Crash { how: Crash::TearUnsynced, half_done }
-            }
-            other => other,
-        };
-        self.disk.plan(|f| {
-            if !matches!(fault, Fault::Fail { .. }) || f.n_waiting() < FAILURES_WAITING_MAX {
-                f.at_change(nth, fault);
-            }
-        });
-    }
-
     /// What goes wrong from outside.
     fn misfortune(&mut self) -> Result<()> {
         let faults = self.scenario.faults;
@@ -225,15 +205,14 @@ impl World {
                 self.stop(if in_order { None } else { Some(how) })?;
             } else {
                 let (nth, half_done) = (r.below(30), r.percent(50));
-                self.plan(nth, Fault::Crash { how, half_done });
+                self.disk.plan(|f| f.at_change(nth, Fault::Crash { how, half_done }));
             }
         }
         let r = &mut self.r;
         if r.percent(faults.fail) {
             let (nth, half_done) = (r.below(40), r.percent(50));
-            self.plan(nth, Fault::Fail { half_done });
+            self.disk.plan(|f| f.at_change(nth, Fault::Fail { half_done }));
         }
-        let r = &mut self.r;
         if r.percent(faults.fail_read) {
             let (nth, fault) = (r.below(40), r.pick(&[Fault::Fail { half_done: false }, Fault::Short]));
             self.disk.plan(|f| f.at_read(nth, fault));
@@ -333,9 +312,22 @@ impl World {
         Ok(())
     }
 
+    /// Where every try of the note about a failed sync fails, too, or the process is killed before, the log needs a restart of the machine
+    /// (doubt.rs): whoever looks after it does that.
+    fn restart_machine_if_told(&mut self) {
+        let shows = self.disk.shows_lost();
+        let of_log = |file: &&PathBuf| file.extension().is_some_and(|ending| ending == "log");
+        let note = |file: &PathBuf| file.with_file_name("doubtful");
+        if shows.iter().filter(of_log).any(|file| !self.disk.has(&note(file))) {
+            self.trace.say("  the machine is restarted, too: it shows what a failed sync gave up, and no note of it was left");
+            self.disk.crash(Crash::DropUnsynced);
+        }
+    }
+
     /// Starts the program on what the disk holds.
     fn start(&mut self) -> Result<()> {
         self.disk.restart();
+        self.restart_machine_if_told();
         if self.n_failed_starts > RESTARTS_MAX {
             self.heal();
         }
@@ -346,7 +338,7 @@ impl World {
         if self.r.percent(self.scenario.faults.while_recovering) {
             let (nth, how, half_done) = (self.r.below(12), self.how(), self.r.percent(50));
             let fault = self.r.pick(&[Fault::Crash { how, half_done }, Fault::Fail { half_done }]);
-            self.plan(nth, fault);
+            self.disk.plan(|f| f.at_change(nth, fault));
         }
         match Program::start(&self.disk, &self.scenario, &self.hands) {
             Ok(program) => {

@@ -93,11 +93,6 @@ impl Faults {
         self.reads.clear();
     }
 
-    /// How many changes are still to go wrong.
-    pub fn n_waiting(&self) -> usize {
-        self.changes.len()
-    }
-
     pub(crate) fn n_struck(&self) -> u64 {
         self.n_struck
     }

@@ -147,6 +147,17 @@ impl MemDisk {
         *self.shared.watcher.lock() = Some(Watcher(watcher));
     }
 
+    /// Files that can be read where a failed sync gave bytes up: zeroes once the machine stops, whatever is synced until then.
+    pub fn shows_lost(&self) -> Vec<PathBuf> {
+        let state = self.state();
+        let shows = |inode: &Inode| inode.lost.iter().any(|lost| lost.start < lost.end.min(inode.bytes.len()));
+        state.seen.iter().filter(|(_, inode)| shows(&state.inodes[**inode])).map(|(path, _)| path.clone()).collect()
+    }
+
+    pub fn has(&self, file: &Path) -> bool {
+        self.state().seen.contains_key(file)
+    }
+
     /// All files there are, in order, each with its size and where the latest append to it that succeeded, and is whole, began.
     pub fn files(&self) -> Vec<(PathBuf, u64, u64)> {
         let state = self.state();

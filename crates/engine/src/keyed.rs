@@ -8,9 +8,10 @@
 //! operator as a key that was never seen: an operator checks the same condition when it reads the value.
 
 use crate::error::EngineError;
+use crate::pages::Pages;
 use crate::state::{Snapshot, StateStore, StateValue};
 use hashbrown::HashTable;
-use std::ops::{Bound, Index, IndexMut};
+use std::ops::Bound;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One table of an operator's state. Store key: operator name, 0x00, table name, 0x00, key bytes.
@@ -19,7 +20,7 @@ pub struct Keyed<V> {
     hot_max: usize,
     /// Slot numbers by key.
     table: HashTable<u32>,
-    slots: Slots<V>,
+    slots: Pages<Slot<V>>,
     free: Vec<u32>,
     dirty: Vec<u32>,
     handed: Vec<u32>,
@@ -57,7 +58,7 @@ impl<V: StateValue> Keyed<V> {
             prefix: table_prefix(operator, table),
             hot_max,
             table: HashTable::new(),
-            slots: Slots::default(),
+            slots: Pages::default(),
             free: Vec::new(),
             dirty: Vec::new(),
             handed: Vec::new(),
@@ -296,48 +297,6 @@ impl<V: StateValue> Keyed<V> {
         let entry = self.table.find_entry(slot.hash, |&other| other == at);
         entry.expect("invariant: every slot in use is in the table").remove();
         self.free.push(at);
-    }
-}
-
-/// Slots in pages of a fixed size: one vector would be copied whenever it is full, and then stand half empty.
-struct Slots<V>(Vec<Vec<Slot<V>>>);
-
-const PAGE_SLOTS: usize = 512;
-
-impl<V> Default for Slots<V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<V> Slots<V> {
-    /// Says where it is.
-    fn push(&mut self, slot: Slot<V>) -> u32 {
-        if self.0.last().is_none_or(|page| page.len() == PAGE_SLOTS) {
-            self.0.push(Vec::with_capacity(PAGE_SLOTS));
-        }
-        let before = (self.0.len() - 1) * PAGE_SLOTS;
-        let page = self.0.last_mut().expect("invariant: there is a page by now");
-        page.push(slot);
-        u32::try_from(before + page.len() - 1).expect("invariant: fewer than 2^32 hot entries fit into memory")
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Slot<V>> {
-        self.0.iter().flatten()
-    }
-}
-
-impl<V> Index<u32> for Slots<V> {
-    type Output = Slot<V>;
-
-    fn index(&self, at: u32) -> &Slot<V> {
-        &self.0[at as usize / PAGE_SLOTS][at as usize % PAGE_SLOTS]
-    }
-}
-
-impl<V> IndexMut<u32> for Slots<V> {
-    fn index_mut(&mut self, at: u32) -> &mut Slot<V> {
-        &mut self.0[at as usize / PAGE_SLOTS][at as usize % PAGE_SLOTS]
     }
 }
 

@@ -18,6 +18,7 @@ pub mod aggregate;
 mod value;
 
 mod closed;
+mod pages;
 mod panes;
 mod sessions;
 mod sliding;

@@ -54,18 +54,16 @@ pub(crate) fn sorted_days<'a>(
 fn rows_of_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &mut Vec<&'a str>) -> BTreeMap<Day, Vec<At>> {
     let mut n_rows: BTreeMap<Day, usize> = BTreeMap::new();
     for batch in batches {
-        let days = layout.event_times(batch).values().chunk_by(|a, b| Day::of(*a) == Day::of(*b));
-        days.for_each(|day| *n_rows.entry(Day::of(day[0])).or_default() += day.len());
+        by_day(layout.event_times(batch).values()).for_each(|(day, n)| *n_rows.entry(day).or_default() += n);
     }
     let mut days: BTreeMap<Day, Vec<At>> = n_rows.into_iter().map(|(day, n)| (day, Vec::with_capacity(n))).collect();
     // Seeded anew by each process: keys come from strangers.
     let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();
     for (batch_at, batch) in batches.iter().enumerate() {
-        let (names, times) = (layout.keys(batch), layout.event_times(batch).values());
-        let mut row = 0;
-        for of_day in times.chunk_by(|a, b| Day::of(*a) == Day::of(*b)) {
-            let rows = days.get_mut(&Day::of(of_day[0])).expect("invariant: every row's day was counted");
-            for _ in of_day {
+        let (names, mut row) = (layout.keys(batch), 0);
+        for (day, n) in by_day(layout.event_times(batch).values()) {
+            let rows = days.get_mut(&day).expect("invariant: every row's day was counted");
+            for _ in 0..n {
                 let key = *numbers.entry(names.value(row)).or_insert_with(|| {
                     keys.push(names.value(row));
                     (keys.len() - 1) as u32
@@ -76,6 +74,11 @@ fn rows_of_days<'a>(layout: &Layout, batches: &'a [RecordBatch], keys: &mut Vec<
         }
     }
     days
+}
+
+/// Neighbours of one day, counted.
+fn by_day(event_times: &[i64]) -> impl Iterator<Item = (Day, usize)> {
+    event_times.chunk_by(|a, b| Day::of(*a) == Day::of(*b)).map(|times| (Day::of(times[0]), times.len()))
 }
 
 /// By key first, in two passes over the rows; then each key's rows, which came nearly in order, so that sorting them costs little more than
