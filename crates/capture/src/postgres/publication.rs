@@ -29,6 +29,9 @@ pub struct Noted {
     /// Of those that a pattern means, to know one that was made anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     oids: BTreeMap<String, u32>,
+    /// Of those that are named one by one, to know one that was dropped from one that was renamed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    named: BTreeMap<String, u32>,
 }
 
 /// The publication is as it should be.
@@ -36,6 +39,8 @@ pub struct Ensured {
     pub noted: Noted,
     /// Tables that a pattern means and that have come since the last time: the stream has them from now on, and not what they had before.
     pub anew: Vec<(String, String)>,
+    /// Tables that are named one by one, were captured, and have been dropped since.
+    pub dropped: Vec<(String, String)>,
 }
 
 fn name_of(relation: &Relation) -> String {
@@ -85,15 +90,25 @@ impl Noted {
     }
 
     fn now(settings: &PostgresSettings, relations: &[&Relation], publication: Option<&Publication>) -> Self {
-        let named = settings.named();
-        let is_named = |r: &Relation| named.iter().any(|(s, t)| **s == *r.schema && **t == *r.name);
-        let matched = relations.iter().filter(|r| !is_named(r));
+        let oids = |is_named| relations.iter().filter(move |r| settings.is_only_matched(r) != is_named).map(|r| (name_of(r), r.oid));
         Self {
             name: settings.publication.clone(),
             oid: publication.map(|p| p.oid),
             tables: relations.iter().copied().map(name_of).collect(),
-            oids: matched.map(|r| (name_of(r), r.oid)).collect(),
+            oids: oids(false).collect(),
+            named: oids(true).collect(),
         }
+    }
+
+    /// Dropped tables stay noted: one that is made again under the name of one of them has changed unseen, until it is published again.
+    fn with_dropped(mut self, before: Option<&Self>, dropped: &[(String, String)]) -> Self {
+        for name in dropped.iter().map(|(schema, name)| format!("{schema}.{name}")) {
+            if let Some(oid) = before.and_then(|noted| noted.named.get(&name)) {
+                self.named.insert(name.clone(), *oid);
+            }
+            self.tables.insert(name);
+        }
+        self
     }
 }
 
@@ -208,9 +223,7 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
     let publication = Publication::read(connection, &settings.publication).await?;
     let selection = Selection::Names(settings.table_names());
     let catalog = if settings.tables.is_empty() { Catalog::default() } else { Catalog::read(connection, &selection).await? };
-    if let Some((schema, name)) = settings.named().iter().find(|(s, t)| catalog.relation(s, t).is_none()) {
-        return Err(SourceError::config(format!("table {schema}.{name} does not exist, or the user of this source may not see it")));
-    }
+    let dropped = dropped(connection, settings, noted, &catalog).await?;
     if let Some(noted) = noted {
         noted.compare(publication.as_ref(), &catalog, settings, connection.server_major())?;
     }
@@ -225,7 +238,8 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
         }
         run(connection, &statement).await?;
         let made = Publication::read(connection, &settings.publication).await?;
-        return Ok(Ensured { noted: Noted::now(settings, &captured, made.as_ref()), anew: Vec::new() });
+        let now = Noted::now(settings, &captured, made.as_ref()).with_dropped(noted, &dropped);
+        return Ok(Ensured { noted: now, anew: Vec::new(), dropped });
     };
     if has_hypertables && !publication.sends_new_chunks(major) {
         let statement = add_chunks_statement(&settings.publication, major);
@@ -258,7 +272,38 @@ pub async fn ensure(connection: &mut Connection, settings: &PostgresSettings, no
         run(connection, &add_chunks_statement(&settings.publication, major)).await?;
     }
     let anew = captured.iter().filter(|r| is_new(r)).map(|r| (r.schema.to_string(), r.name.to_string())).collect();
-    Ok(Ensured { noted: Noted::now(settings, &captured, Some(&publication)), anew })
+    let now = Noted::now(settings, &captured, Some(&publication)).with_dropped(noted, &dropped);
+    Ok(Ensured { noted: now, anew, dropped })
+}
+
+/// Tables that are named one by one and are not there: whoever dropped one that was captured knows that nothing more comes of it, and the others
+/// go on. One that never was there is a mistake, and one that was renamed would change unseen.
+async fn dropped(
+    connection: &mut Connection,
+    settings: &PostgresSettings,
+    noted: Option<&Noted>,
+    catalog: &Catalog,
+) -> Result<Vec<(String, String)>, SourceError> {
+    let missing: Vec<_> = settings.named().into_iter().filter(|(s, t)| catalog.relation(s, t).is_none()).collect();
+    for (schema, name) in &missing {
+        let table = format!("{schema}.{name}");
+        let Some(oid) = noted.and_then(|noted| noted.named.get(&table)) else {
+            return Err(SourceError::config(format!("table {table} does not exist, or the user of this source may not see it")));
+        };
+        let sql = format!(
+            "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}"
+        );
+        let rows = connection.query(&sql).await?;
+        if let Some(now) = rows.first().and_then(|row| row.first()?.as_deref()) {
+            let now = String::from_utf8_lossy(now);
+            return Err(SourceError::refused(format!(
+                "table {table} is called {now} now, and what changed there since is not captured. Choose: give it its name back; or write {now} in tables, \
+                 start again, and ask for a snapshot of it"
+            )));
+        }
+        tracing::warn!(table, "a captured table was dropped: the others go on. Take it out of tables, so that this is not told again");
+    }
+    Ok(missing)
 }
 
 /// What a snapshot reads: the captured tables that are published, with the columns and rows that are (both since version 15).

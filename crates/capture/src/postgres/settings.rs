@@ -24,6 +24,8 @@ pub struct PostgresSettings {
     pub tables: Vec<String>,
     /// What the patterns among them stand for, as it was found in the catalog last ([`Self::resolve`]).
     pub(super) matched: Vec<(String, String)>,
+    /// Which of those that are named one by one were captured and are no more, as it was found last.
+    pub(super) dropped: Vec<(String, String)>,
     /// Make the slot and the publication where they do not exist, and add tables that the publication lacks.
     pub manages: bool,
     /// Make the slot so that it follows a failover (PostgreSQL 17).
@@ -63,6 +65,7 @@ impl PostgresSettings {
             publication: own,
             tables: Vec::new(),
             matched: Vec::new(),
+            dropped: Vec::new(),
             manages: true,
             failover: true,
             bounds: Bounds { rows_max: Self::ROWS_MAX, bytes_max: Self::BYTES_MAX },
@@ -96,7 +99,7 @@ impl PostgresSettings {
 
     /// The tables as schema and name, those that patterns stand for too.
     pub fn table_names(&self) -> Vec<(String, String)> {
-        let named = self.named();
+        let named: Vec<_> = self.named().into_iter().filter(|named| !self.dropped.contains(named)).collect();
         let more = self.matched.iter().filter(|m| !named.contains(m)).cloned().collect::<Vec<_>>();
         named.into_iter().chain(more).collect()
     }

@@ -100,6 +100,8 @@ impl Shapes {
         };
         if known.is_wanted {
             note_unknown_types(&known.table);
+        } else if let Some(before) = self.known.get(&relation.oid).filter(|before| before.is_wanted) {
+            tracing::warn!(table = %before.table.id, "a captured table is called {} now: what changes there is not captured", known.table.id);
         }
         self.known.insert(relation.oid, Arc::new(known));
         self.known.len() <= RELATIONS_MAX

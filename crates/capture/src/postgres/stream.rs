@@ -87,7 +87,8 @@ pub async fn prepare(mut settings: PostgresSettings, resume: Option<&Resume>) ->
     }
     settings.resolve(&mut sql).await?;
     let noted = notes.as_ref().and_then(|n| n.published.as_ref());
-    let Ensured { noted: published, anew } = publication::ensure(&mut sql, &settings, noted).await?;
+    let Ensured { noted: published, anew, dropped } = publication::ensure(&mut sql, &settings, noted).await?;
+    settings.dropped = dropped;
     let fingerprint = publication::fingerprint(&mut sql, &settings.publication).await?;
     let mut created = None;
     let flush_lsn = match (&notes, &found) {

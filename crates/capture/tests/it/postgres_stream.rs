@@ -2,6 +2,7 @@
 
 use crate::postgres_stream_kit::{Capture, SERVER, database, emit, fold, show, show_all, table};
 use mulgil_capture::change::{Place, What};
+use mulgil_capture::source::SourceErrorKind;
 use mulgil_capture::table::Kind;
 
 /// A database with tables, and a source that streams from it.
@@ -504,4 +505,45 @@ fn replica_identity_and_publication_change_while_it_streams() {
     SERVER.sql_in(&db, &format!("ALTER PUBLICATION mulgil_{db} ADD TABLE u")).unwrap();
     c.open_patiently();
     check(&mut c, &db, "INSERT INTO u VALUES (3)", "c public.u 3");
+}
+
+#[test]
+fn a_dropped_table_stops_no_other() {
+    let (db, mut c) =
+        begun("dropped", "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)", &["public.t", "public.u"]);
+    check(&mut c, &db, "INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)", "c public.t 1\nc public.u 1");
+    // As it runs, and at each start after that.
+    check(&mut c, &db, "INSERT INTO u VALUES (2); DROP TABLE u; INSERT INTO t VALUES (2)", "c public.u 2\nc public.t 2");
+    for n in 3..6 {
+        c.drop_source();
+        SERVER.sql_in(&db, &format!("INSERT INTO t VALUES ({n})")).unwrap();
+        c.open_patiently();
+        check(&mut c, &db, &format!("INSERT INTO t VALUES ({})", 10 * n), &format!("c public.t {n}\nc public.t {}", 10 * n));
+    }
+    // One that has its name has rows that were not sent, until it is published.
+    c.drop_source();
+    SERVER.sql_in(&db, "CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (7)").unwrap();
+    let error = c.open().unwrap_err();
+    assert!(error.kind == SourceErrorKind::Refused && error.message.contains("no longer has public.u"), "{error}");
+    SERVER.sql_in(&db, &format!("ALTER PUBLICATION mulgil_{db} ADD TABLE u")).unwrap();
+    c.open_patiently();
+    check(&mut c, &db, "INSERT INTO u VALUES (8)", "c public.u 8");
+}
+
+#[test]
+fn a_renamed_table_is_refused_and_one_that_never_was_there_too() {
+    let (db, mut c) =
+        begun("renamed", "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)", &["public.t", "public.u"]);
+    check(&mut c, &db, "INSERT INTO u VALUES (1)", "c public.u 1");
+    c.drop_source();
+    SERVER.sql_in(&db, "ALTER TABLE u RENAME TO elsewhere").unwrap();
+    let error = c.open().unwrap_err();
+    assert!(error.kind == SourceErrorKind::Refused && error.message.contains("public.u is called public.elsewhere now"), "{error}");
+    SERVER.sql_in(&db, "ALTER TABLE elsewhere RENAME TO u").unwrap();
+    c.open_patiently();
+    check(&mut c, &db, "INSERT INTO u VALUES (2)", "c public.u 2");
+    c.drop_source();
+    c.settings.tables.push("public.never".into());
+    let error = c.open().unwrap_err();
+    assert!(error.kind == SourceErrorKind::Config && error.message.contains("table public.never does not exist"), "{error}");
 }

@@ -45,7 +45,7 @@ pub type ReaderId = u64;
 
 #[derive(Default)]
 pub struct Scan {
-    /// By their first offset. Those that were read from different places may overlap.
+    /// By their first offset. Those that were read from different places may overlap; none covers another.
     chunks: BTreeMap<Offset, Arc<Chunk>>,
     /// What the chunks keep in memory, as estimated when they came.
     bytes: usize,
@@ -175,14 +175,26 @@ impl Scan {
     pub fn keep(&mut self, id: ReaderId, chunk: &Arc<Chunk>, bytes_max: usize, now: Instant) {
         let is_end = self.is_end(chunk.base());
         self.end = self.end.max(Some(chunk.next()));
-        self.bytes += chunk.bytes();
-        if let Some(old) = self.chunks.insert(chunk.base(), Arc::clone(chunk)) {
-            self.bytes -= old.bytes();
-        }
+        self.insert(chunk);
         while is_end && !self.make_room(id, bytes_max, now) {
             let Some((_, gone)) = self.chunks.pop_first() else { break };
             self.bytes -= gone.bytes();
         }
+    }
+
+    /// In the place of those that it covers. So the last one that begins before an offset is the one that reaches furthest, and whoever stands in
+    /// the midst of a chunk finds it.
+    fn insert(&mut self, chunk: &Arc<Chunk>) {
+        let before = self.chunks.range(..=chunk.base()).next_back();
+        if before.is_some_and(|(_, before)| before.next() >= chunk.next()) {
+            return;
+        }
+        let covered = self.chunks.range(chunk.base()..chunk.next()).filter(|(_, other)| other.next() <= chunk.next());
+        for base in covered.map(|(base, _)| *base).collect::<Vec<_>>() {
+            self.bytes -= self.chunks.remove(&base).map_or(0, |gone| gone.bytes());
+        }
+        self.bytes += chunk.bytes();
+        self.chunks.insert(chunk.base(), Arc::clone(chunk));
     }
 
     /// Drops what nobody wants, the oldest first; false when what is wanted takes all the room. Besides the last `bytes_max` before the end,

@@ -346,6 +346,60 @@ fn everybody_gets_each_row_once_in_order() {
     }
 }
 
+/// Clients that pause now and then while the log grows: when they ask again, somebody gets on, whatever is kept and wherever they stand.
+#[test]
+fn those_who_ask_are_never_all_waiting() {
+    for seed in 0..30 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let market = Market::new(1);
+        let hub = Hub::new(Arc::clone(&market) as _, [1 << 10, 4 << 10, 16 << 10][seed as usize % 3]);
+        let mut clients: Vec<Selection> = (0..random.random_range(2..20)).map(|i| open(&hub, &market, Some(&[SYMBOLS[i % 4]]))).collect();
+        let (mut tick, mut n_rows, mut now) = (0, 0, Instant::now());
+        let (mut paused_until, mut moved_at) = (vec![now; clients.len()], now);
+        for _ in 0..1_000 {
+            now += Duration::from_millis(5);
+            if random.random_bool(0.3) {
+                let n = random.random_range(1..30);
+                commit(&market, n_rows..n_rows + n);
+                (n_rows, tick) = (n_rows + n, tick + 1);
+            }
+            for (client, paused) in clients.iter_mut().zip(&mut paused_until) {
+                if random.random_bool(0.01) {
+                    *paused = now + Duration::from_millis(random.random_range(0..2_000));
+                }
+                let turn = Turn { tick, now, is_held: random.random_bool(0.05) };
+                if *paused > now || client.pull(&hub, &turn, 1 << 10, &mut Vec::new()).unwrap() != Pulled::Waits {
+                    moved_at = now;
+                }
+            }
+            assert!(now - moved_at < Duration::from_secs(1), "seed {seed}: all wait, {:?}", hub.kept());
+        }
+    }
+}
+
+/// One that comes from behind reads over what the others have just read: they stand in the midst of its chunk, behind a shorter one of their own.
+#[test]
+fn those_who_stand_in_the_midst_of_a_chunk_find_it() {
+    let market = Market::new(1);
+    let hub = Hub::new(Arc::clone(&market) as _, 4 << 10);
+    commit(&market, 0..6);
+    let mut behind = open(&hub, &market, Some(&["C"]));
+    commit(&market, 6..10);
+    let mut others = [["A"], ["B"]].map(|symbols| open(&hub, &market, Some(&symbols)));
+    commit(&market, 10..12);
+    others.iter_mut().for_each(|other| assert_eq!(pull_on(other, &hub, &turn(0)), Pulled::CaughtUp));
+    commit(&market, 12..2_000);
+    let turn = turn(1);
+    // The first time it only says that it is there; then it reads the rows from 6 to 12.
+    assert_eq!(behind.pull(&hub, &turn, 1, &mut Vec::new()).unwrap(), Pulled::Waits);
+    assert_eq!(behind.pull(&hub, &turn, 1, &mut Vec::new()).unwrap(), Pulled::More);
+    let n_reads = market.n_reads.load(Ordering::Relaxed);
+    let mut frames = Vec::new();
+    assert_eq!(others[0].pull(&hub, &turn, 1, &mut frames).unwrap(), Pulled::More);
+    assert_eq!(ids(&frames), [12]);
+    assert_eq!(market.n_reads.load(Ordering::Relaxed), n_reads, "what was read for one is there for the other");
+}
+
 /// So many that they rest between beats.
 const CROWD: usize = 60;
 
