@@ -1,7 +1,7 @@
 //! The primary is gone and a standby takes its place: capture goes on there, or says why not; never with a hole, never with rows of a
 //! transaction that the new primary does not have.
 
-use crate::postgres_stream_kit::{Capture, emit, fold, table};
+use crate::postgres_stream_kit::{Capture, emit, fold, show_all, table};
 use mulgil_capture::source::SourceErrorKind;
 use mulgil_servers::{Postgres, Settings, wait_until};
 use std::process::Command;
@@ -134,6 +134,39 @@ fn a_standby_without_the_last_changes_is_another_history() {
     // Also when its log has grown beyond the stored place since.
     pair.standby.sql("INSERT INTO t SELECT g, 0, repeat('x', 500) FROM generate_series(5001, 9000) g").unwrap();
     pair.refused("left timeline 1");
+}
+
+/// The stream has not come that far yet, but rows of the snapshot that was gone on with are of it.
+#[test]
+fn rows_of_a_snapshot_that_have_seen_what_was_lost_are_told() {
+    let primary = Postgres::start(&settings()).unwrap();
+    primary.sql(&format!("{TABLE}; INSERT INTO t SELECT g, 0, 'there' FROM generate_series(1, 500) g")).unwrap();
+    let standby = Postgres::standby_of(&primary, &settings()).unwrap();
+    let mut capture = Capture::new(&primary, "postgres", &["public.t"]);
+    (capture.is_whole, capture.settings.snapshot.chunk_rows) = (true, 60);
+    capture.open().unwrap();
+    while capture.changes.is_empty() {
+        capture.step().unwrap();
+    }
+    let mut pair = Pair { primary, standby, capture };
+    pair.catch_up();
+    pair.copy_slot();
+    pair.catch_up();
+    pair.standby.stop().unwrap();
+    let first = pair.capture.resume.clone().unwrap();
+    // Read on under a view of its own, as after a restart.
+    pair.primary.sql("UPDATE t SET v = 'lost'").unwrap();
+    pair.capture.open_patiently();
+    while !show_all(&pair.capture.changes).contains("lost") {
+        pair.capture.step().unwrap();
+    }
+    let last = pair.capture.resume.clone().unwrap();
+    assert_eq!(first.notes["stream"]["flush_lsn"], last.notes["stream"]["flush_lsn"], "the stream itself has not seen it");
+    pair.primary.kill_hard().unwrap();
+    pair.standby.restart().unwrap();
+    pair.standby.promote().unwrap();
+    pair.switch();
+    pair.refused("rows of a snapshot were read at");
 }
 
 /// Half of a large transaction was captured, and its commit never reached the standby: those rows exist nowhere any more.

@@ -27,19 +27,19 @@ pub fn append(stream: &Topic, source: &str, format: Format, problems: &[RowProbl
     let mut records = RecordsBuilder::new();
     for problem in problems {
         let (position, line, column) = (problem.row.to_string(), problem.line.to_string(), problem.column.to_string());
-        let headers = [
-            ("source", source.as_bytes()),
-            ("position", position.as_bytes()),
-            ("line", line.as_bytes()),
-            ("column", column.as_bytes()),
-            ("field", problem.field.as_deref().unwrap_or_default().as_bytes()),
-            ("reason", problem.reason.as_bytes()),
-            ("format", format.as_str().as_bytes()),
-        ];
+        let field = problem.field.as_deref().unwrap_or_default();
+        let headers = [source, &position, &line, &column, field, &problem.reason, format.as_str()];
         let original = &problem.original[..problem.original.len().min(ORIGINAL_BYTES_MAX)];
-        records.push(stream.as_str().as_bytes(), &headers, original, EventTime(received.0), received);
+        push(&mut records, stream.as_str(), headers, original, received);
     }
     Some(Append { to: topic(), records: records.finish() })
+}
+
+const HEADERS: [&str; 7] = ["source", "position", "line", "column", "field", "reason", "format"];
+
+fn push(records: &mut RecordsBuilder, stream: &str, headers: [&str; HEADERS.len()], original: &[u8], received: ReceiveTime) {
+    let headers: Vec<(&str, &[u8])> = HEADERS.into_iter().zip(headers.map(str::as_bytes)).collect();
+    records.push(stream.as_bytes(), &headers, original, EventTime(received.0), received);
 }
 
 /// One dead letter, read back.
@@ -59,6 +59,14 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// The letter once more, with the reason for which it is still one.
+    pub fn again(&self, reason: &str) -> Append {
+        let Self { stream, source, position, line, column, field, format, original, received, .. } = self;
+        let mut records = RecordsBuilder::new();
+        push(&mut records, stream, [source, position, line, column, field, reason, format], original, *received);
+        Append { to: topic(), records: records.finish() }
+    }
+
     fn of(record: &RecordRef<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let header = |name| text(record.header(name).unwrap_or_default());

@@ -4,6 +4,7 @@ use super::Where;
 use super::log::open_journal;
 use crate::adapters::dead_letters::{self, DeadLetter};
 use crate::adapters::ingest::{decode_plan, writer_into};
+use crate::config::checked::Checked;
 use crate::config::load;
 use crate::pipeline::clock;
 use crate::pipeline::folder::journal_config;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use mulgil_connect::decode::{self, Format, UnknownFields};
 use mulgil_disk::RealDisk;
-use mulgil_log::{Advance, Commit, Journal, Log, Owner};
+use mulgil_log::{Advance, Append, Commit, Journal, Log, Owner, Seek};
 use mulgil_model::ids::{Offset, Topic};
 use mulgil_model::position::Position;
 use mulgil_model::time::ReceiveTime;
@@ -38,6 +39,9 @@ enum DlqCommand {
         /// At most so many.
         #[arg(short = 'n', long, default_value_t = 100)]
         rows: usize,
+        /// Those that were tried again as well.
+        #[arg(short, long)]
+        all: bool,
     },
     /// Show one with its original bytes.
     Show {
@@ -45,7 +49,7 @@ enum DlqCommand {
         #[command(flatten)]
         at: Where,
     },
-    /// Read all that were not tried again yet with the present configuration; what is still bad stays. Each is put in once.
+    /// Try all again with the present configuration and clock. Each is put in once; what is still bad goes to the end of the list.
     Replay {
         #[command(flatten)]
         at: Where,
@@ -54,17 +58,28 @@ enum DlqCommand {
 
 pub fn dlq(args: &DlqArgs) -> Result<()> {
     match &args.command {
-        DlqCommand::List { at, stream, rows } => list(at, stream.as_deref(), *rows),
+        DlqCommand::List { at, stream, rows, all } => list(at, stream.as_deref(), *rows, *all),
         DlqCommand::Show { offset, at } => show(at, Offset(*offset)),
         DlqCommand::Replay { at } => replay(at),
     }
 }
 
-fn list(at: &Where, stream: Option<&str>, mut left: usize) -> Result<()> {
+/// Who has tried letters again: up to where is its progress.
+fn owner() -> Result<Owner> {
+    Ok(Owner::new("dlq/replay")?)
+}
+
+/// The first letter that was not tried again.
+fn first(journal: &Journal) -> Result<Offset> {
+    Ok(journal.progress(&owner()?, &dead_letters::topic())?.map_or(Offset::ZERO, |p| Offset(p.commit)))
+}
+
+fn list(at: &Where, stream: Option<&str>, mut left: usize, all: bool) -> Result<()> {
     let journal = open_journal(at)?;
+    let from = if all { Offset::ZERO } else { first(&journal)? };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:>8}  {:<27}  {:<16}  {:<24}  reason", "offset", "received", "stream", "source")?;
-    dead_letters::scan(&journal, Offset::ZERO, |letter| {
+    dead_letters::scan(&journal, from, |letter| {
         if stream.is_none_or(|s| s == letter.stream) && left > 0 {
             left -= 1;
             let place = format!("{} row {}", letter.source, letter.position);
@@ -112,49 +127,44 @@ fn replay(at: &Where) -> Result<()> {
     let inputs: Vec<_> =
         plan.streams.iter().map(|s| Arc::clone(&s.schema)).chain(plan.shards.iter().map(|s| Arc::clone(&s.input))).collect();
     let (schemas, _) = Schemas::open(&journal, &inputs)?;
-    let owner = Owner::new("dlq/replay")?;
-    let from = journal.progress(&owner, &dead_letters::topic())?.map_or(Offset::ZERO, |p| Offset(p.commit));
-    let mut letters = Vec::new();
-    dead_letters::scan(&journal, from, |letter| {
-        letters.push(letter);
-        Ok(true)
-    })?;
+    // Those that are put at the end now are for the next time.
+    let end = journal.seek(&dead_letters::topic(), Seek::Next)?;
     let (mut n_good, mut n_bad) = (0, 0);
-    for letter in &letters {
-        match try_again(&config, &plan, &schemas, &journal, &owner, letter) {
-            Ok(()) => n_good += 1,
+    dead_letters::scan(&journal, first(&journal)?, |letter| {
+        if letter.offset >= end {
+            return Ok(false);
+        }
+        let appends = match read(&config, &plan, &schemas, &letter) {
+            Ok(appends) => {
+                n_good += 1;
+                appends
+            }
             Err(error) => {
                 n_bad += 1;
                 eprintln!("{}: {error:#}", letter.offset);
+                vec![letter.again(&format!("{error:#}"))]
             }
-        }
-    }
-    println!("{n_good} put in, {n_bad} still bad (they stay in the list)");
+        };
+        // With the place behind it, so that it is never put in twice.
+        let position = Position::new(letter.offset.0 + 1, 0);
+        journal.commit(Commit { appends, progress: vec![Advance { owner: owner()?, partition: dead_letters::topic(), position }] })?;
+        Ok(true)
+    })?;
+    println!("{n_good} put in, {n_bad} still bad (at the end of the list)");
     Ok(())
 }
 
-/// One letter, committed with the place behind it, so that it is never put in twice.
-fn try_again(
-    config: &crate::config::checked::Checked,
-    plan: &Plan,
-    schemas: &Schemas,
-    journal: &Journal,
-    owner: &Owner,
-    letter: &DeadLetter,
-) -> Result<()> {
+/// The letter's rows, if they can be read now.
+fn read(config: &Checked, plan: &Plan, schemas: &Schemas, letter: &DeadLetter) -> Result<Vec<Append>> {
     let stream = Topic::new(&letter.stream)?;
-    let stream_plan = config
-        .streams
-        .iter()
-        .find(|s| s.schema.stream == stream)
-        .with_context(|| format!("[stream.{stream}] is not configured any more"))?;
+    let found = config.streams.iter().find(|s| s.schema.stream == stream);
+    let stream_plan = found.with_context(|| format!("[stream.{stream}] is not configured any more"))?;
     let format = Format::parse(&letter.format).with_context(|| format!("format '{}' is not known", letter.format))?;
-    let decoded = decode::decode(&decode_plan(stream_plan, UnknownFields::Ignore)?, format, &letter.original, letter.received);
+    // What was of the future when it came may be of the past by now.
     let received = ReceiveTime((clock())().0);
-    let appends = writer_into(plan, schemas, &stream)?.by_key(&decoded.batch, received)?;
-    let position = Position::new(letter.offset.0 + 1, 0);
-    let still_bad = decoded.problems.first().map(|p| p.reason.clone());
-    let appends = if still_bad.is_some() { vec![] } else { appends };
-    journal.commit(Commit { appends, progress: vec![Advance { owner: owner.clone(), partition: dead_letters::topic(), position }] })?;
-    still_bad.map_or(Ok(()), |reason| bail!("{reason}"))
+    let decoded = decode::decode(&decode_plan(stream_plan, UnknownFields::Ignore)?, format, &letter.original, received);
+    if let Some(problem) = decoded.problems.first() {
+        bail!("{}", problem.reason);
+    }
+    writer_into(plan, schemas, &stream)?.by_key(&decoded.batch, received)
 }

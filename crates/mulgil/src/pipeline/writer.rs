@@ -15,7 +15,7 @@ use mulgil_model::time::{EventTime, ReceiveTime};
 use std::sync::Arc;
 
 /// What a record takes beside its value, about: both times, the key and the lengths. Only a first guess of how much room a batch needs.
-const RECORD_HEAD_BYTES: usize = 24;
+pub const RECORD_HEAD_BYTES: usize = 24;
 
 /// Writes rows of one stream.
 pub struct StreamWriter {

@@ -11,6 +11,7 @@ mod snapshots;
 mod socket;
 
 mod accident;
+mod accidents_clock;
 mod accidents_disk;
 mod accidents_mariadb;
 mod accidents_postgres;

@@ -2,6 +2,7 @@
 
 use super::fdatasync_us;
 use crate::pipeline::clock;
+use crate::pipeline::writer::RECORD_HEAD_BYTES;
 use anyhow::{Context, Result};
 use mulgil_disk::RealDisk;
 use mulgil_log::{Append, Commit, Journal, JournalConfig, Log, RecordsBuilder, Stats};
@@ -92,7 +93,8 @@ fn write(log: &Journal, writer: u64, args: &JournalArgs) -> Result<()> {
     let mut left = args.rows / args.writers;
     while left > 0 {
         let n = left.min(COMMIT_ROWS);
-        let mut records = RecordsBuilder::new();
+        // As whoever writes a batch of rows does it, and knows about how large they become.
+        let mut records = RecordsBuilder::with_capacity(n as usize * (args.row_bytes + RECORD_HEAD_BYTES));
         for _ in 0..n {
             records.push(b"", &[], &value, EventTime(0), ReceiveTime(0));
         }
