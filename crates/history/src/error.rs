@@ -84,7 +84,7 @@ impl HistoryError {
     /// What DataFusion says while it plans or runs a query: mostly about the query, sometimes about a limit, rarely about us.
     pub(crate) fn of_query(error: DataFusionError) -> Self {
         if let Some(cause) = of_filter(&error) {
-            return if cause.starts_with("ResourcesExhausted") { too_much_memory() } else { Self::User(format!("the filter: {cause}")) };
+            return if cause.starts_with("ResourcesExhausted") { too_much_memory() } else { Self::User(cause) };
         }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(_) => too_much_memory(),
@@ -94,7 +94,10 @@ impl HistoryError {
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)
             | DataFusionError::Execution(_) => Self::User(shown(error.find_root())),
-            DataFusionError::ArrowError(arrow, _) if is_about_values(arrow) => Self::User(shown(error.find_root())),
+            DataFusionError::ArrowError(arrow, _) => match about_values(arrow) {
+                Some(words) => Self::User(words.to_owned()),
+                None => Self::Internal { doing: "running the query".to_owned(), source: Box::new(error) },
+            },
             _ => Self::Internal { doing: "running the query".to_owned(), source: Box::new(error) },
         }
     }
@@ -113,35 +116,31 @@ fn of_filter(error: &DataFusionError) -> Option<String> {
     let inner = cause.strip_prefix("ArrowError(").map(|inner| inner.trim_end_matches(", None)").trim_end_matches(", Some(\"\"))"));
     let inner = inner.unwrap_or(cause);
     let words = inner.split_once("(\"").and_then(|(kind, words)| Some(words.strip_suffix("\")")?).filter(|_| kind != "ResourcesExhausted"));
-    Some(if inner == "DivideByZero" { "division by zero" } else { words.unwrap_or(inner) }.to_owned())
+    Some(if inner == "DivideByZero" { DIVISION_BY_ZERO } else { words.unwrap_or(inner) }.to_owned())
 }
 
-/// Arithmetic and casts fail because of what was asked of the values, everything else because of the files.
-fn is_about_values(error: &ArrowError) -> bool {
+const DIVISION_BY_ZERO: &str = "division by zero";
+
+/// Arithmetic and casts fail because of what was asked of the values, everything else because of the files. In the same words as a filter's that was worked
+/// out while a file was read: which of them fails first is chance, where some rows are in files and some in memory.
+fn about_values(error: &ArrowError) -> Option<&str> {
     use ArrowError::{ArithmeticOverflow, CastError, ComputeError, DivideByZero, InvalidArgumentError, NotYetImplemented, ParseError};
-    matches!(
-        error,
-        ArithmeticOverflow(_)
-            | CastError(_)
-            | ComputeError(_)
-            | DivideByZero
-            | InvalidArgumentError(_)
-            | NotYetImplemented(_)
-            | ParseError(_)
-    )
+    match error {
+        DivideByZero => Some(DIVISION_BY_ZERO),
+        ArithmeticOverflow(words)
+        | CastError(words)
+        | ComputeError(words)
+        | InvalidArgumentError(words)
+        | NotYetImplemented(words)
+        | ParseError(words) => Some(words),
+        _ => None,
+    }
 }
 
 fn shown(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let mut text = text.as_str();
-    for prefix in [
-        "Error during planning: ",
-        "SQL error: ",
-        "Schema error: ",
-        "This feature is not implemented: ",
-        "Execution error: ",
-        "Arrow error: ",
-    ] {
+    for prefix in ["Error during planning: ", "SQL error: ", "Schema error: ", "This feature is not implemented: ", "Execution error: "] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     // What it got instead is shown as the planner holds it.

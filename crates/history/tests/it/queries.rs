@@ -312,7 +312,7 @@ fn only_questions_are_answered() {
         (
             "SELECT 1 / 0 FROM trades",
             expect![[r#"
-            User: Divide by zero error
+            User: division by zero
         "#]],
         ),
         (
@@ -338,13 +338,13 @@ fn what_cannot_be_worked_out_is_told_in_plain_words() {
         (
             "SELECT * FROM trades WHERE 1 / (_offset - _offset) = 1",
             expect![[r#"
-            User: the filter: division by zero
+            User: division by zero
         "#]],
         ),
         (
             "SELECT * FROM trades WHERE CAST(trade_id AS INT) = 1",
             expect![[r#"
-            User: the filter: Cannot cast string '0-3' to value of Int32 type
+            User: Cannot cast string '0-3' to value of Int32 type
         "#]],
         ),
         (

@@ -4,7 +4,7 @@ use crate::adapters::dead_letters;
 use crate::adapters::feed::AHEAD_OF_CLOCK_MAX_US;
 use crate::adapters::ingest::writer_into;
 use crate::config::captured::Origin;
-use crate::config::checked::StreamPlan;
+use crate::config::checked::{Checked, StreamPlan};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::recent::Dealt;
 use crate::pipeline::schemas::Schemas;
@@ -46,8 +46,7 @@ impl TableRows {
     pub fn new(stream: &StreamPlan, plan: &Plan, schemas: &Schemas) -> Result<Option<Self>> {
         let Some(from) = &stream.from else { return Ok(None) };
         let name = &stream.schema.stream;
-        let mapper = Mapper::new(mapping(stream, from)?).with_context(|| format!("[stream.{name}]"))?;
-        let writer = writer_into(plan, schemas, name)?;
+        let (mapper, writer) = (mapper(stream, from)?, writer_into(plan, schemas, name)?);
         Ok(Some(Self { stream: name.clone(), from: from.clone(), mapper, writer, shape: None }))
     }
 
@@ -90,6 +89,15 @@ impl TableRows {
 fn is_written(id: &TableId, text: &str) -> bool {
     let first = if id.schema.is_empty() { &id.database } else { &id.schema };
     text.strip_prefix(&**first).and_then(|rest| rest.strip_prefix('.')) == Some(&*id.table)
+}
+
+/// Whether every stream that is made of changes can be, as far as its own columns tell: asked before anything starts.
+pub fn check(config: &Checked) -> Result<()> {
+    config.streams.iter().try_for_each(|stream| stream.from.as_ref().map_or(Ok(()), |from| mapper(stream, from).map(drop)))
+}
+
+fn mapper(stream: &StreamPlan, from: &Origin) -> Result<Mapper> {
+    Mapper::new(mapping(stream, from)?).with_context(|| format!("[stream.{}]", stream.schema.stream))
 }
 
 /// How the stream is mapped, from its configuration.

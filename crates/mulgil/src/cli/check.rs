@@ -2,7 +2,7 @@
 
 use super::Where;
 use crate::adapters::targets::Target;
-use crate::capture::opening;
+use crate::capture::{opening, rows};
 use crate::config::captured::CapturePlan;
 use crate::config::checked::Checked;
 use crate::config::load;
@@ -27,6 +27,7 @@ const FREE_BYTES_GOOD: u64 = 5_000_000_000;
 pub fn check(args: &CheckArgs) -> Result<()> {
     let config = load(&args.at)?;
     let plan = Plan::new(&config)?;
+    rows::check(&config)?;
     let name = args.at.config.as_ref().map_or_else(|| "the built-in stocks example".to_owned(), |p| p.display().to_string());
     let mut out = std::io::stdout().lock();
     writeln!(out, "ok    {name} is understood")?;

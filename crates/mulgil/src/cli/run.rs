@@ -7,6 +7,7 @@ use crate::adapters::generator::Market;
 use crate::adapters::ingest::LogIngest;
 use crate::adapters::past::HistoryPast;
 use crate::adapters::vitals::PipelineVitals;
+use crate::capture::rows;
 use crate::config::checked::Checked;
 use crate::config::load;
 use crate::pipeline::clock;
@@ -44,6 +45,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let mut config = load(&args.at)?;
     config.serve.bind = args.bind.unwrap_or(config.serve.bind);
     config.serve.allow_public |= args.allow_public;
+    rows::check(&config)?;
     let server = ServerSetup::new(&config)?;
     let running = Arc::new(Running::start(config, &RunOptions::default(), clock())?);
     let market = Arc::new(Market::new(Arc::clone(&running)));

@@ -224,3 +224,15 @@ fn check_names_what_the_database_lacks_and_the_statement_that_mends_it() {
     let said = fails(&["capture", "forget", "exchange", "-c", text(&world.config), "--data", text(&world.data())]);
     assert!(said.contains("nothing of a captured database 'exchange'"), "{said}");
 }
+
+#[test]
+fn a_mapping_that_cannot_be_is_told_before_anything_starts() {
+    let stream = "[stream.rows]\nfrom = \"exchange.public.t\"\nchanges = \"all\"\nkind = \"plain\"\nkey = \"id\"\nevent_time = \"at\"\n\
+                  columns = { at = \"@committed\" }\ntypes = { id = \"text\", at = \"timestamp\" }\n";
+    let world = World::new(&format!("{EXCHANGE}{stream}"), "postgres://nobody@127.0.0.1:1/x".to_owned());
+    for command in ["check", "run"] {
+        let said = fails(&[command, "-c", text(&world.config), "--data", text(&world.data())]);
+        assert!(said.contains("[stream.rows]") && said.contains("no column 'op'") && !said.contains("live page"), "{command}: {said}");
+        assert!(!world.data().exists());
+    }
+}
