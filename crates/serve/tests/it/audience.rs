@@ -349,30 +349,36 @@ fn everybody_gets_each_row_once_in_order() {
 /// Clients that pause now and then while the log grows: when they ask again, somebody gets on, whatever is kept and wherever they stand.
 #[test]
 fn those_who_ask_are_never_all_waiting() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let market = Market::new(1);
         let hub = Hub::new(Arc::clone(&market) as _, [1 << 10, 4 << 10, 16 << 10][seed as usize % 3]);
         let mut clients: Vec<Selection> = (0..random.random_range(2..20)).map(|i| open(&hub, &market, Some(&[SYMBOLS[i % 4]]))).collect();
         let (mut tick, mut n_rows, mut now) = (0, 0, Instant::now());
         let (mut paused_until, mut moved_at) = (vec![now; clients.len()], now);
-        for _ in 0..1_000 {
+        for _ in 0..4_000 {
             now += Duration::from_millis(5);
             if random.random_bool(0.3) {
                 let n = random.random_range(1..30);
                 commit(&market, n_rows..n_rows + n);
                 (n_rows, tick) = (n_rows + n, tick + 1);
             }
+            let (mut n_asked, mut n_waiting) = (0, 0);
             for (client, paused) in clients.iter_mut().zip(&mut paused_until) {
                 if random.random_bool(0.01) {
                     *paused = now + Duration::from_millis(random.random_range(0..2_000));
                 }
                 let turn = Turn { tick, now, is_held: random.random_bool(0.05) };
-                if *paused > now || client.pull(&hub, &turn, 1 << 10, &mut Vec::new()).unwrap() != Pulled::Waits {
-                    moved_at = now;
+                if *paused <= now {
+                    n_asked += 1;
+                    n_waiting += usize::from(client.pull(&hub, &turn, 1 << 10, &mut Vec::new()).unwrap() == Pulled::Waits);
                 }
             }
-            assert!(now - moved_at < Duration::from_secs(1), "seed {seed}: all wait, {:?}", hub.kept());
+            if n_waiting < n_asked || n_asked == 0 {
+                moved_at = now;
+            }
+            // A reader's patience, and the second after which one that pauses is not waited for.
+            assert!(now - moved_at < Duration::from_secs(7), "seed {seed}: all wait, {:?}", hub.kept());
         }
     }
 }
