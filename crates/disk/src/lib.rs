@@ -13,6 +13,7 @@ pub use mem::{Crash, MemDisk};
 pub use real::RealDisk;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +65,9 @@ pub trait Disk: Send + Sync + Debug {
     fn sync_dir(&self, dir: &Path) -> DiskResult<()>;
     /// Takes the exclusive lock file at `path`, or says who holds it ([`DiskError::Locked`]). Never waits.
     fn lock(&self, path: &Path) -> DiskResult<Box<dyn DiskLock>>;
+    /// Says that these bytes of a file, which are durable, will hardly be read: the system need not keep them in memory. Nothing changes for whoever
+    /// reads them nevertheless, so it is no error when there is no such file, or the system does not listen.
+    fn forget(&self, path: &Path, bytes: Range<u64>);
     /// Free space of the file system that holds `dir`, for an ordinary user.
     fn free_bytes(&self, dir: &Path) -> DiskResult<u64>;
 }

@@ -70,6 +70,7 @@ struct State {
     faults: Faults,
     /// Crashed at an operation, and not started again yet.
     is_down: bool,
+    forgotten: Vec<(PathBuf, Range<u64>)>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +102,7 @@ impl MemDisk {
             syncs: 0,
             faults: Faults::default(),
             is_down: false,
+            forgotten: Vec::new(),
         };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), syncs_released: Condvar::new(), watcher: Mutex::new(None) }) }
     }
@@ -130,6 +132,11 @@ impl MemDisk {
     pub fn stop(&self, how: Crash) {
         self.state().go_down(how);
         self.shared.syncs_released.notify_all();
+    }
+
+    /// What [`Disk::forget`] named, in order, where it was durable.
+    pub fn forgotten(&self) -> Vec<(PathBuf, Range<u64>)> {
+        self.state().forgotten.clone()
     }
 
     /// How many planned faults have struck.
@@ -459,6 +466,14 @@ impl Disk for MemDisk {
             return Err(DiskError::Locked { path: path.to_owned(), holder: "another handle of this disk".to_owned() });
         }
         Ok(Box::new(MemLock { disk: self.clone(), path: path.to_owned(), epoch: state.epoch }))
+    }
+
+    fn forget(&self, path: &Path, bytes: Range<u64>) {
+        let mut state = self.state();
+        let is_durable = state.seen.get(path).is_some_and(|inode| bytes.end <= state.inodes[*inode].n_durable as u64);
+        if is_durable {
+            state.forgotten.push((path.to_owned(), bytes));
+        }
     }
 
     fn free_bytes(&self, _dir: &Path) -> DiskResult<u64> {

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,6 +109,13 @@ impl Disk for RealDisk {
         file.set_len(0).map_err(DiskError::io("empty lock file", path))?;
         write!(file, "process {}", std::process::id()).map_err(DiskError::io("write lock file", path))?;
         Ok(Box::new(file))
+    }
+
+    fn forget(&self, path: &Path, bytes: Range<u64>) {
+        let len = NonZeroU64::new(bytes.end.saturating_sub(bytes.start));
+        if let Ok(file) = File::open(path) {
+            rustix::fs::fadvise(&file, bytes.start, len, rustix::fs::Advice::DontNeed).ok();
+        }
     }
 
     fn free_bytes(&self, dir: &Path) -> DiskResult<u64> {

@@ -42,6 +42,8 @@ pub struct JournalConfig {
     pub index_cache_bytes: usize,
     /// Sealed segments kept open for reading, at most.
     pub open_segments: usize,
+    /// What the system is left to keep in its file cache of what was written, besides some MiB.
+    pub file_cache_bytes: u64,
 }
 
 /// When a commit is called done.
@@ -82,6 +84,7 @@ impl JournalConfig {
             reserve_bytes: 0,
             index_cache_bytes: 64 << 20,
             open_segments: 256,
+            file_cache_bytes: 256 << 20,
         }
     }
 

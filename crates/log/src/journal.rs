@@ -15,9 +15,10 @@ use parking_lot::{Mutex, RwLock};
 use crate::chunk::ChunkBuilder;
 use crate::committer::Committer;
 use crate::doubt;
+use crate::file_cache::{FileCache, Piece};
 use crate::recover::{self, Access, Recovered};
 use crate::retain::Retaining;
-use crate::segment::LoadedSegments;
+use crate::segment::{self, LoadedSegments};
 use crate::view::View;
 use crate::watch::Bell;
 use crate::writer::Writer;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub loaded: LoadedSegments,
     pub bell: Arc<Bell>,
     pub stats: Mutex<Stats>,
+    file_cache: Mutex<FileCache>,
     poisoned: OnceLock<Arc<str>>,
 }
 
@@ -95,6 +97,7 @@ impl Journal {
         }
         let shared = Arc::new(Shared {
             loaded: LoadedSegments::new(Arc::clone(&disk), &config, is_writable),
+            file_cache: Mutex::new(FileCache::new(config.file_cache_bytes)),
             config,
             disk,
             clock,
@@ -222,12 +225,25 @@ impl Shared {
 
     pub fn sync(&self, writer: &mut Writer) -> Result<(), DiskError> {
         let began = (self.clock)();
+        let written = Piece { segment: writer.segment, bytes: writer.synced..writer.position };
         writer.sync(began)?;
         let took = (self.clock)().micros().saturating_sub(began.micros());
+        let file_cache_bytes = self.left_to_cache(written);
         let mut stats = self.stats.lock();
         stats.count_sync(u64::try_from(took).unwrap_or(0));
         stats.unsynced_bytes = 0;
+        stats.file_cache_bytes = file_cache_bytes;
         Ok(())
+    }
+
+    /// Gives up what was written long ago for what was written now; the bytes that are kept.
+    fn left_to_cache(&self, written: Piece) -> u64 {
+        let mut file_cache = self.file_cache.lock();
+        file_cache.add(written);
+        while let Some(Piece { segment, bytes }) = file_cache.give_up() {
+            self.disk.forget(&segment::path(&self.config.journal_dir(), segment, segment::SEGMENT_ENDING), bytes);
+        }
+        file_cache.bytes()
     }
 }
 

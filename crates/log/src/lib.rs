@@ -17,6 +17,7 @@ mod tail;
 
 mod doubt;
 mod fetch;
+mod file_cache;
 mod format;
 mod index;
 mod ledger;

@@ -30,6 +30,8 @@ pub struct Stats {
     pub spare_bytes: usize,
     /// Now: indexes of sealed segments in memory. At most [`crate::JournalConfig::index_cache_bytes`], and one index.
     pub index_cache_bytes: usize,
+    /// Now: what the system was left to keep in its file cache of what was written. At most [`crate::JournalConfig::file_cache_bytes`] and some MiB.
+    pub file_cache_bytes: u64,
     /// Now: sealed segments that are open for reading. At most [`crate::JournalConfig::open_segments`].
     pub open_segments: usize,
     /// Now: the index of the segment that is written to, 24 bytes for each batch in it.

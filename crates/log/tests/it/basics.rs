@@ -299,3 +299,33 @@ fn a_million_rows_one_by_one_need_little_memory_for_their_index() {
     let chunk = journal.read(&trades, Offset(50_000), ReadLimit::records(20_000)).unwrap();
     assert_eq!((chunk.len(), chunk.iter().last().unwrap().offset), (20_000, Offset(69_999)));
 }
+
+#[test]
+fn the_system_is_left_to_keep_the_newest_bytes_only() {
+    const MB: u64 = 1 << 20;
+    let disk = MemDisk::new(1);
+    let config = JournalConfig { segment_bytes: 10 * MB, file_cache_bytes: 8 * MB, ..config() };
+    let (journal, _) = open_with(config, &disk);
+    let trades = at("trades", 0);
+    let large = append(&trades, &[vec![7; MB as usize]]);
+    for _ in 0..50 {
+        journal.commit(large.clone()).unwrap();
+        let kept = journal.stats().file_cache_bytes;
+        assert!(kept <= 8 * MB + 10 * MB, "{kept} bytes are kept");
+    }
+    let mut given_up: Vec<(std::path::PathBuf, std::ops::Range<u64>)> = Vec::new();
+    for (path, bytes) in disk.forgotten() {
+        match given_up.last_mut() {
+            Some((last, before)) if *last == path => {
+                assert_eq!(before.end, bytes.start, "{}", path.display());
+                before.end = bytes.end;
+            }
+            _ => given_up.push((path, bytes)),
+        }
+    }
+    assert!(given_up.is_sorted_by(|(a, _), (b, _)| a < b), "the oldest first, each segment once");
+    let n_given_up: u64 = given_up.iter().map(|(_, bytes)| bytes.end - bytes.start).sum();
+    let stats = journal.stats();
+    assert_eq!(n_given_up + stats.file_cache_bytes, stats.written_bytes);
+    assert_eq!(journal.read(&trades, Offset(0), ReadLimit::records(1)).unwrap().len(), 1);
+}

@@ -116,6 +116,8 @@ impl PipelineVitals {
         metrics::gauge!("mulgil_log_bytes").set(stats.journal_bytes as f64);
         metrics::gauge!("mulgil_log_segments").set(stats.n_segments as f64);
         metrics::gauge!("mulgil_log_waiting_commits").set(stats.n_waiting as f64);
+        metrics::gauge!("mulgil_log_index_cache_bytes").set(stats.index_cache_bytes as f64);
+        metrics::gauge!("mulgil_log_file_cache_bytes").set(stats.file_cache_bytes as f64);
         metrics::gauge!("mulgil_log_recent_bytes").set(self.running.folder.recent.bytes() as f64);
         metrics::gauge!("mulgil_state_bytes").set(self.running.folder.state.disk_bytes() as f64);
     }

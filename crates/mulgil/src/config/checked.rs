@@ -49,6 +49,7 @@ pub struct LogPlan {
     pub reserve_bytes: u64,
     pub index_cache_bytes: u64,
     pub recent_cache_bytes: u64,
+    pub file_cache_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -232,6 +233,7 @@ fn log(s: &written::LogSection) -> Result<LogPlan> {
         reserve_bytes: s.reserve.as_deref().map_or(Ok(64 << 20), |t| bytes("log.reserve", t))?,
         index_cache_bytes: s.index_cache.as_deref().map_or(Ok(64 << 20), |t| bytes("log.index_cache", t))?,
         recent_cache_bytes: s.recent_cache.as_deref().map_or(Ok(40 << 20), |t| bytes("log.recent_cache", t))?,
+        file_cache_bytes: s.file_cache.as_deref().map_or(Ok(256 << 20), |t| bytes("log.file_cache", t))?,
     })
 }
 

@@ -38,6 +38,8 @@ pub struct LogSection {
     pub index_cache: Option<String>,
     /// Memory for rows that were committed a moment ago, for those who read on at the end.
     pub recent_cache: Option<String>,
+    /// What the system is left to keep in its file cache of what was written.
+    pub file_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -108,6 +108,7 @@ pub fn journal_config(config: &Checked) -> JournalConfig {
     journal.segment_bytes = config.log.segment_bytes;
     journal.durability = config.log.durability;
     journal.reserve_bytes = config.log.reserve_bytes;
+    journal.file_cache_bytes = config.log.file_cache_bytes;
     journal.index_cache_bytes = config.log.index_cache_bytes as usize;
     if !config.captures.is_empty() {
         // A row of a database may be large, and its change has it twice.
