@@ -242,14 +242,15 @@ impl Committer {
         }
         self.shared.stats.lock().n_groups += 1;
         let Group { seat, frames, .. } = group;
-        seat.settle(result);
-        queue.spare = spare(frames, self.shared.config.spare_bytes);
         if let Some(open) = &queue.open {
-            // Whichever of these there are, one of them leads the next group. Those who wait for room may be the only ones.
+            // Whichever of these there are, one of them leads the next group. Those who wait for room may be the only ones. Before those who only
+            // take their answer: they would come to the lock first, one after the other, while the disk rests.
             open.seat.changed.notify_one();
             self.begun.notify_one();
             self.taken.notify_one();
         }
+        seat.settle(result);
+        queue.spare = spare(frames, self.shared.config.spare_bytes);
         // Within the lock, so that whoever is told of a failure finds no ticket but those that are held.
         drop(seat);
         Some(News(&self.shared.bell))

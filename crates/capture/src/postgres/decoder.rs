@@ -329,7 +329,7 @@ fn row(known: &Known, tuple: &Tuple, is_key: bool) -> Result<Row, DecoderError> 
             Cell::Null if is_key && !is_identity => Datum::Unavailable,
             Cell::Null => Datum::Null,
             Cell::Unchanged => Datum::Unavailable,
-            Cell::Text(text) => values::decode(form, text),
+            Cell::Text(text) => values::decode_part(form, tuple.bytes(), text),
             Cell::Binary(_) => return Err(DecoderError::Order("a binary value, which was not asked for")),
         });
     }

@@ -146,13 +146,13 @@ pub struct Tuple {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cell {
+pub enum Cell<'a> {
     Null,
     /// A TOASTed value that did not change.
     Unchanged,
-    Text(Bytes),
+    Text(&'a [u8]),
     /// Sent only to who asks for `binary`, which this program does not.
-    Binary(Bytes),
+    Binary(&'a [u8]),
 }
 
 impl Tuple {
@@ -164,10 +164,15 @@ impl Tuple {
         self.n_columns == 0
     }
 
-    /// The columns, as slices of the message.
-    pub fn cells(&self) -> impl Iterator<Item = Cell> + use<> {
-        let mut rest = self.cells.clone();
+    /// The columns, each a part of [`Self::bytes`].
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        let mut rest = &self.cells[..];
         (0..self.n_columns).map_while(move |_| cell(&mut rest).ok())
+    }
+
+    /// What the columns were sent as, which a value can share.
+    pub fn bytes(&self) -> &Bytes {
+        &self.cells
     }
 }
 
@@ -308,7 +313,7 @@ fn two_phase(input: &mut Input, kind: TwoPhase, flag_bytes: usize, n_longs: usiz
 }
 
 /// TupleData's column: a letter, and for text and binary a length and as many bytes.
-fn cell(body: &mut Bytes) -> Result<Cell, DecodeError> {
+fn cell<'a>(body: &mut &'a [u8]) -> Result<Cell<'a>, DecodeError> {
     let short = DecodeError::Short("TupleData");
     let kind = body.try_get_u8().map_err(|_| short)?;
     match kind {
@@ -318,10 +323,8 @@ fn cell(body: &mut Bytes) -> Result<Cell, DecodeError> {
         other => return Err(DecodeError::UnknownCell(other)),
     }
     let length = body.try_get_u32().map_err(|_| short)? as usize;
-    if length > body.len() {
-        return Err(short);
-    }
-    let value = body.split_to(length);
+    let (value, rest) = body.split_at_checked(length).ok_or(short)?;
+    *body = rest;
     Ok(if kind == b't' { Cell::Text(value) } else { Cell::Binary(value) })
 }
 

@@ -9,28 +9,37 @@ use bytes::{Bytes, BytesMut};
 /// Dimensions of an array (PostgreSQL source, `MAXDIM`).
 const DIMENSIONS_MAX: usize = 6;
 
-/// Reads one value. `text` is a slice of the message that brought it, and so is what comes out wherever it has bytes of its own.
+/// Reads one value; see [`decode_part`].
 pub fn decode(form: &Form, text: Bytes) -> Datum {
+    decode_part(form, &text, &text)
+}
+
+/// Reads one value of a message. `text` is a part of the message, and so is what comes out wherever it has bytes of its own; what has none
+/// leaves the message's reference count alone, which all its values share.
+///
+/// Panics where `text` is no part of `message`.
+pub fn decode_part(form: &Form, message: &Bytes, text: &[u8]) -> Datum {
+    let own = || message.slice_ref(text);
     let value = match form {
-        Form::Bool => boolean(&text),
-        Form::Int16 => integer(&text).filter(|n| i16::try_from(*n).is_ok()).map(Datum::Int),
-        Form::Int32 => integer(&text).filter(|n| i32::try_from(*n).is_ok()).map(Datum::Int),
-        Form::Int64 => integer(&text).map(Datum::Int),
-        Form::UInt64 => ascii(&text).and_then(|t| t.parse().ok()).map(Datum::UInt),
-        Form::Float32 => ascii(&text).and_then(|t| t.parse().ok()).map(Datum::Float32),
-        Form::Float64 => ascii(&text).and_then(|t| t.parse().ok()).map(Datum::Float64),
-        Form::Numeric(_) => return if is_plain_decimal(&text) { Datum::Decimal(text) } else { Datum::Odd(text) },
-        Form::Text | Form::Unknown => return if is_utf8(&text) { Datum::Text(text) } else { Datum::Odd(text) },
-        Form::Json => return if is_utf8(&text) { Datum::Json(text) } else { Datum::Odd(text) },
-        Form::Bytea => bytea(&text).map(Datum::Binary),
-        Form::Date => moments::date(&text).map(Datum::Date),
-        Form::Time => moments::time(&text).map(Datum::Time),
-        Form::Timestamp => moments::timestamp(&text).map(Datum::Timestamp),
-        Form::TimestampTz => moments::timestamp_tz(&text).map(Datum::TimestampTz),
-        Form::Uuid => uuid(&text).map(Datum::Uuid),
-        Form::Array { item, delimiter } => Array { text: &text, at: 0, item, delimiter: *delimiter }.whole(),
+        Form::Bool => boolean(text),
+        Form::Int16 => integer(text).filter(|n| i16::try_from(*n).is_ok()).map(Datum::Int),
+        Form::Int32 => integer(text).filter(|n| i32::try_from(*n).is_ok()).map(Datum::Int),
+        Form::Int64 => integer(text).map(Datum::Int),
+        Form::UInt64 => ascii(text).and_then(|t| t.parse().ok()).map(Datum::UInt),
+        Form::Float32 => ascii(text).and_then(|t| t.parse().ok()).map(Datum::Float32),
+        Form::Float64 => ascii(text).and_then(|t| t.parse().ok()).map(Datum::Float64),
+        Form::Numeric(_) => is_plain_decimal(text).then(|| Datum::Decimal(own())),
+        Form::Text | Form::Unknown => is_utf8(text).then(|| Datum::Text(own())),
+        Form::Json => is_utf8(text).then(|| Datum::Json(own())),
+        Form::Bytea => bytea(text).map(Datum::Binary),
+        Form::Date => moments::date(text).map(Datum::Date),
+        Form::Time => moments::time(text).map(Datum::Time),
+        Form::Timestamp => moments::timestamp(text).map(Datum::Timestamp),
+        Form::TimestampTz => moments::timestamp_tz(text).map(Datum::TimestampTz),
+        Form::Uuid => uuid(text).map(Datum::Uuid),
+        Form::Array { item, delimiter } => Array { message, text, at: 0, item, delimiter: *delimiter }.whole(),
     };
-    value.unwrap_or(Datum::Odd(text))
+    value.unwrap_or_else(|| Datum::Odd(own()))
 }
 
 fn is_utf8(text: &[u8]) -> bool {
@@ -125,7 +134,8 @@ fn uuid(text: &[u8]) -> Option<[u8; 16]> {
 /// Reads `{1,NULL,"a \"b\""}` and `[0:1][1:2]={{…},{…}}` ("Arrays", section "Array Input and Output Syntax"). Lower bounds other than 1 are
 /// not kept: no consumer of changes has a place for them.
 struct Array<'a> {
-    text: &'a Bytes,
+    message: &'a Bytes,
+    text: &'a [u8],
     at: usize,
     item: &'a Form,
     delimiter: u8,
@@ -174,12 +184,12 @@ impl Array<'_> {
     fn plain(&mut self) -> Option<Datum> {
         let rest = &self.text[self.at..];
         let length = memchr::memchr2(self.delimiter, b'}', rest)?;
-        let value = self.text.slice(self.at..self.at + length);
+        let value = &rest[..length];
         self.at += length;
-        match &value[..] {
+        match value {
             b"" => None,
             b"NULL" => Some(Datum::Null),
-            _ => Some(decode(self.item, value)),
+            _ => Some(decode_part(self.item, self.message, value)),
         }
     }
 
@@ -188,9 +198,13 @@ impl Array<'_> {
         let start = self.at;
         let length = memchr::memchr2(b'"', b'\\', &self.text[start..])?;
         self.at += length;
-        let value = if self.peek() == Some(b'"') { self.text.slice(start..self.at) } else { self.unescaped(start)? };
+        let value = if self.peek() == Some(b'"') {
+            decode_part(self.item, self.message, &self.text[start..self.at])
+        } else {
+            decode(self.item, self.unescaped(start)?)
+        };
         self.take(b'"')?;
-        Some(decode(self.item, value))
+        Some(value)
     }
 
     /// From the first backslash on; leaves the closing quote.

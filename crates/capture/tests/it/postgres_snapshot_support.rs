@@ -171,16 +171,16 @@ impl Stream {
 
     fn row(&mut self, relation: u32, op: Op, old: Option<Old>, new: Option<Tuple>) {
         let Some((table, forms)) = self.tables.get(&relation) else { return };
-        let value = |cell, form: &Form, is_unknown: bool| match cell {
+        let value = |tuple: &Tuple, cell: Cell<'_>, form: &Form, is_unknown: bool| match cell {
             Cell::Null if is_unknown => Datum::Unavailable,
             Cell::Null => Datum::Null,
             Cell::Unchanged => Datum::Unavailable,
-            Cell::Text(text) => values::decode(form, text),
+            Cell::Text(text) => values::decode_part(form, tuple.bytes(), text),
             Cell::Binary(_) => panic!("not asked for"),
         };
         let row = |tuple: &Tuple, is_key: bool| -> Row {
             let columns = tuple.cells().zip(forms).zip(&table.columns);
-            columns.map(|((cell, form), column)| value(cell, form, is_key && !column.is_key)).collect()
+            columns.map(|((cell, form), column)| value(tuple, cell, form, is_key && !column.is_key)).collect()
         };
         let before = old.map(|old| match old {
             Old::Key(tuple) => row(&tuple, true),

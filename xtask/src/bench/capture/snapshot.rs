@@ -21,6 +21,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
 fn of(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
     let (database, n_rows) = (Database::start(kind)?, bench.asked_rows.unwrap_or(ROWS));
     database.fill(0, n_rows, ROWS_PER_TRANSACTION)?;
+    database.rest()?;
     // Once for the page cache.
     drained(database.read_all()?)?;
     let figure = |consumers: Consumers| {

@@ -1,9 +1,10 @@
 //! What is read of each table, and in which parts.
 
+use super::copy::{CopyRows, Piece};
 use super::error::SnapshotError;
 use super::key::{self, KeyColumn};
 use super::notes::{KeyText, SpanNotes, TableNotes, TableState};
-use super::{SnapshotSettings, Wanted, copy};
+use super::{SnapshotSettings, Wanted};
 use crate::postgres::catalog::{Attribute, Leaf, Relation, Shape, Types};
 use crate::postgres::forms::Form;
 use crate::postgres::wire::{Connection, WireError, identifier};
@@ -178,10 +179,10 @@ impl TablePlan {
             n_spans - 1
         );
         connection.copy_out(&sql).await.map_err(|e| self.failed(e))?;
-        let (mut rows, mut values, mut bounds) = (copy::CopyRows::default(), Vec::new(), Vec::new());
+        let (mut rows, mut values, mut bounds) = (CopyRows::default(), Vec::new(), Vec::new());
         while let Some(row) = connection.copied(SAMPLE_TIMEOUT).await.map_err(|e| self.failed(e))? {
             rows.split(&row, self.key.len(), &mut values)?;
-            bounds.extend(key_text(values.iter()));
+            bounds.extend(key_text(&row, values.iter()));
         }
         Ok(bounds)
     }
@@ -191,14 +192,14 @@ impl TablePlan {
     }
 
     /// The key of a row as `COPY` wrote it.
-    pub fn key_of(&self, values: &[Option<Bytes>]) -> Option<KeyText> {
-        key_text(self.key.iter().map(|c| values.get(c.at).unwrap_or(&None)))
+    pub fn key_of(&self, row: &Bytes, values: &[Piece]) -> Option<KeyText> {
+        key_text(row, self.key.iter().map(|c| values.get(c.at).unwrap_or(&Piece::Null)))
     }
 }
 
 /// `None` if a value is null or no text: a key has neither.
-fn key_text<'a>(values: impl Iterator<Item = &'a Option<Bytes>>) -> Option<KeyText> {
-    values.map(|v| String::from_utf8(v.as_ref()?.to_vec()).ok()).collect()
+fn key_text<'a>(row: &Bytes, values: impl Iterator<Item = &'a Piece>) -> Option<KeyText> {
+    values.map(|v| String::from_utf8(v.of(row)?.1.to_vec()).ok()).collect()
 }
 
 /// Two tables of one form have the same columns and the same files: rows of both are rows of one table.

@@ -1,6 +1,6 @@
 //! Rows of `COPY` as values.
 
-use super::copy::CopyRows;
+use super::copy::{CopyRows, Piece};
 use super::error::SnapshotError;
 use super::notes::KeyText;
 use super::plan::TablePlan;
@@ -15,7 +15,7 @@ const DATUM_BYTES: usize = size_of::<Datum>();
 pub(super) struct Rows<'a> {
     plan: &'a TablePlan,
     copy: CopyRows,
-    values: Vec<Option<Bytes>>,
+    values: Vec<Piece>,
     /// The row that was decoded last: its key is only asked for at the end of a chunk.
     last: Bytes,
 }
@@ -29,8 +29,10 @@ impl<'a> Rows<'a> {
     pub fn decode(&mut self, row: Bytes) -> Result<(Row, usize), SnapshotError> {
         let n_columns = self.plan.forms.len();
         self.copy.split(&row, n_columns, &mut self.values)?;
-        let values = self.plan.forms.iter().zip(self.values.drain(..));
-        let values = values.map(|(form, text)| text.map_or(Datum::Null, |text| values::decode(form, text)));
+        let values = self.plan.forms.iter().zip(&self.values).map(|(form, piece)| match piece.of(&row) {
+            Some((message, text)) => values::decode_part(form, message, text),
+            None => Datum::Null,
+        });
         let values = values.collect();
         let n_bytes = row.len() + n_columns * DATUM_BYTES;
         self.last = row;
@@ -43,6 +45,6 @@ impl<'a> Rows<'a> {
             return Ok(None);
         }
         self.copy.split(&self.last, self.plan.forms.len(), &mut self.values)?;
-        Ok(self.plan.key_of(&self.values))
+        Ok(self.plan.key_of(&self.last, &self.values))
     }
 }
