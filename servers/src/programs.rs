@@ -37,6 +37,18 @@ pub fn mariadb(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not installed: apt-get install mariadb-server (or `cargo xtask up mariadb` as root)"))
 }
 
+/// The folder of MySQL's programs, where one is to be used instead of MariaDB.
+pub fn mysql_folder() -> Option<PathBuf> {
+    std::env::var_os("MULGIL_MYSQL_BIN").map(PathBuf::from)
+}
+
+/// A program of MySQL's.
+pub fn mysql(name: &str) -> Result<PathBuf> {
+    let folder = mysql_folder().context("MULGIL_MYSQL_BIN names no folder")?;
+    let program = folder.join(name);
+    program.is_file().then_some(program).with_context(|| format!("MULGIL_MYSQL_BIN is {}: no {name} in it", folder.display()))
+}
+
 fn path_folders() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }

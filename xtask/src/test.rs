@@ -18,12 +18,21 @@ pub struct Options {
     /// Leave out clippy and the page
     #[arg(long)]
     quick: bool,
+    /// The tests of `capture::mysql` on a MySQL from Debian's unstable packages, instead of MariaDB
+    #[arg(long, conflicts_with_all = ["quick", "filter"])]
+    mysql: bool,
     /// Only cargo tests whose name contains this
     filter: Option<String>,
 }
 
 pub fn run(options: &Options) -> Result<Tally> {
     let mut tally = Tally::default();
+    if options.mysql {
+        let tools = Tools { mysql: Some(tools::mysql()?), ..Tools::default() };
+        tally.add(cargo_tests(Some("mysql_"), Some(&tools))?);
+        tally.close();
+        return Ok(tally);
+    }
     if let Some(filter) = &options.filter {
         tally.add(cargo_tests(Some(filter), None)?);
         tally.close();
@@ -44,9 +53,12 @@ pub fn run(options: &Options) -> Result<Tally> {
 }
 
 /// What was found of the tools; a test that needs a missing one fails by itself and says so.
+#[derive(Default)]
 struct Tools {
     python: Option<PathBuf>,
     chromium: Option<PathBuf>,
+    /// Only where MariaDB is not meant.
+    mysql: Option<PathBuf>,
 }
 
 impl Tools {
@@ -63,7 +75,7 @@ impl Tools {
         if !quick {
             tally.check("packages of the page (npm ci)", tools::node_modules().map(|()| String::new()));
         }
-        Self { python, chromium }
+        Self { python, chromium, mysql: None }
     }
 }
 
@@ -79,6 +91,7 @@ fn cargo_tests(filter: Option<&str>, tools: Option<&Tools>) -> Result<Tally> {
     if let Some(tools) = tools {
         command.envs(tools.python.iter().map(|p| ("MULGIL_PYTHON", p)));
         command.envs(tools.chromium.iter().map(|c| ("CHROMIUM", c)));
+        command.envs(tools.mysql.iter().map(|m| ("MULGIL_MYSQL_BIN", m)));
     }
     let (mut tally, succeeded) = streamed(&mut command, cargo_line)?;
     if !succeeded && tally.n_failed == 0 {

@@ -1,6 +1,8 @@
 //! Programs that tests need and a fresh machine lacks: a Python with DuckDB, Chromium, Node, database servers. Fetched once; what is no
 //! system package is kept in the cache folder.
 
+mod mysql;
+
 use crate::{house, process};
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
@@ -76,6 +78,11 @@ pub fn postgres() -> Result<PathBuf> {
 /// MariaDB's server.
 pub fn mariadb() -> Result<PathBuf> {
     installed(mulgil_servers::MariaDb::installed, "mariadb-server")
+}
+
+/// MySQL's programs, which no package of the system has.
+pub fn mysql() -> Result<PathBuf> {
+    mysql::programs()
 }
 
 fn installed(find: fn() -> Result<PathBuf>, package: &str) -> Result<PathBuf> {

@@ -19,6 +19,8 @@ pub struct Options {
 enum Server {
     Chromium,
     Duckdb,
+    /// Fetched only: its programs' folder is what MULGIL_MYSQL_BIN wants
+    Mysql,
     /// Runs in the foreground, on fresh data, until Ctrl-C
     Postgres,
     /// Runs in the foreground, on fresh data, until Ctrl-C
@@ -38,6 +40,7 @@ pub fn run(options: &Options) -> Result<Tally> {
         let (name, place) = match server {
             Server::Chromium => ("chromium", tools::chromium().map(|p| p.display().to_string())),
             Server::Duckdb => ("duckdb", tools::python().map(|p| p.display().to_string())),
+            Server::Mysql => ("mysql", tools::mysql().map(|p| p.display().to_string())),
             Server::Postgres => {
                 ("postgres", start(tools::postgres, || Postgres::start(&Settings::default()).map(Running::Postgres), &mut running))
             }

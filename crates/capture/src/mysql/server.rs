@@ -1,10 +1,13 @@
 //! Which server it is, and whether a stored place is in its binlog.
 
-use super::gtid::GtidSet;
+use super::gtid::{Gtid, GtidSet};
 use super::place::{Gtids, Notes, file_number};
 use super::settings::GtidMode;
 use super::snapshot;
 use super::wire::{Connection, Flavor, WireError, literal};
+
+/// `ER_ERROR_WHEN_EXECUTING_COMMAND` of `SHOW BINLOG EVENTS`: no events can be read from there.
+const CANNOT_SHOW: u16 = 1220;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -120,7 +123,8 @@ impl Server {
             return Ok(Some(format!("the binlog was reset or its end lost: the stored place is {place}, and the file ends at {size}")));
         }
         if self.flavor == Flavor::MySql {
-            return Ok(None);
+            let known = not_executed(sql, notes).await?;
+            return if known.is_some() { Ok(known) } else { other_events(sql, notes, &place).await };
         }
         let (stored, have) = (notes.gtids(), gtids_at(sql, &notes.file, notes.at).await?);
         Ok(match have {
@@ -176,6 +180,41 @@ impl Server {
             }
         })
     }
+}
+
+/// MySQL: why its binlog is not the one that was read, by the transactions that it says it has executed.
+async fn not_executed(sql: &mut Connection, notes: &Notes) -> Result<Option<String>, WireError> {
+    let Gtids::MySql(stored) = notes.gtids() else { return Ok(None) };
+    let text = literal(stored.to_string().as_bytes());
+    let rows = sql.query(&format!("SELECT GTID_SUBSET(CONVERT({text} USING latin1), @@GLOBAL.gtid_executed)")).await?;
+    let is_known = rows.first().is_some_and(|row| row.text(0) == "1");
+    Ok((!is_known).then(|| format!("the binlog was reset: transactions that were read are not in its gtid_executed any more: {stored}")))
+}
+
+/// MySQL: why the stored place is none of this binlog, by the event that is there, which follows all that was read.
+async fn other_events(sql: &mut Connection, notes: &Notes, place: &str) -> Result<Option<String>, WireError> {
+    // The statement takes no other literal than this.
+    let file = notes.file.replace('\\', "\\\\").replace('\'', "''");
+    let rows = match sql.query(&format!("SHOW BINLOG EVENTS IN '{file}' FROM {} LIMIT 1", notes.at)).await {
+        Err(e) if e.code() == Some(CANNOT_SHOW) => {
+            return Ok(Some(format!("the binlog was reset: the server finds no event at the stored place {place}: {e}")));
+        }
+        rows => rows?,
+    };
+    // Nothing yet. From within an event the server goes to the next one.
+    let Some(row) = rows.first() else { return Ok(None) };
+    if row.number::<u64>(1) != Some(notes.at) {
+        return Ok(Some(format!("the binlog was reset: the stored place {place} is not behind an event of it")));
+    }
+    // `SET @@SESSION.GTID_NEXT= '7ba01cf9-e746-11f1-9c81-02fc00000001:4'`, of an event whose type is Gtid.
+    let (info, stored) = (row.text(5), notes.gtids());
+    let next = info.split('\'').nth(1).and_then(|gtid| gtid.parse::<Gtid>().ok());
+    Ok(match (next, stored) {
+        (Some(next), Gtids::MySql(stored)) if stored.contains_gtid(&next) => {
+            Some(format!("the binlog was reset: at the stored place {place} the next transaction is {next}, which was read before"))
+        }
+        _ => None,
+    })
 }
 
 /// MariaDB: which transactions are before a place; none if the server cannot tell.

@@ -119,6 +119,10 @@ impl MysqlSource {
 
     async fn advance(&mut self) -> Result<Batch, SourceError> {
         self.stream.was_left_alone();
+        // Whoever is behind never waits, and is asked about most.
+        if Instant::now() >= self.health_when {
+            self.tell_health().await?;
+        }
         loop {
             while let Ok(request) = self.link.requests.try_recv() {
                 self.accept(request).await?;

@@ -23,6 +23,49 @@ pub fn settings(server: &MariaDb, tables: &[&str]) -> Settings {
     settings
 }
 
+/// For an account with a password, without TLS.
+pub fn url_as(server: &MariaDb, user: &str, password: &str) -> String {
+    let options = if server.is_mysql() { "?get-server-public-key=true" } else { "" };
+    format!("{}{options}", server.url_as(user, password, ""))
+}
+
+/// A table of the numbers of a range, its column `seq`.
+pub fn series(server: &MariaDb, from: u64, to: u64) -> String {
+    if server.is_mysql() {
+        format!("(WITH RECURSIVE s (seq) AS (SELECT {from} UNION ALL SELECT seq + 1 FROM s WHERE seq < {to}) SELECT seq FROM s) AS series")
+    } else {
+        format!("t.seq_{from}_to_{to}")
+    }
+}
+
+/// Has a server repeat what another one does.
+pub fn follow(replica: &MariaDb, server: &MariaDb) {
+    let port = server.port();
+    let sql = if server.is_mysql() {
+        format!(
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = 'root', SOURCE_AUTO_POSITION = 1, SOURCE_SSL = 0, GET_SOURCE_PUBLIC_KEY = 1; START REPLICA"
+        )
+    } else {
+        format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos; START SLAVE"
+        )
+    };
+    replica.sql(&sql).unwrap();
+}
+
+/// Waits until it has come as far, and has it follow no more.
+pub fn follows_no_more(replica: &MariaDb, server: &MariaDb) {
+    let (at, wait, stop) = if server.is_mysql() {
+        ("SELECT @@gtid_executed", "WAIT_FOR_EXECUTED_GTID_SET", "STOP REPLICA; RESET REPLICA ALL")
+    } else {
+        ("SELECT @@gtid_binlog_pos", "MASTER_GTID_WAIT", "STOP SLAVE")
+    };
+    let at = server.sql(at).unwrap().replace("\\n", "");
+    let waited = replica.sql(&format!("SELECT {wait}('{at}', 60)")).unwrap();
+    assert_eq!(waited, "0", "{:?}", replica.sql("SHOW REPLICA STATUS"));
+    replica.sql(stop).unwrap();
+}
+
 pub struct Reader {
     pub settings: Settings,
     pub resume: Option<Resume>,

@@ -1,6 +1,6 @@
 //! The stream of a real MariaDB: whatever is interrupted, it is what it would have been undisturbed, and it folds to the tables.
 
-use crate::mysql_kit::{Dice, Reader, fold, settings, tables_now};
+use crate::mysql_kit::{Dice, Reader, fold, series, settings, tables_now};
 use mulgil_capture::change::{Change, Op, What};
 use mulgil_capture::datum::Datum;
 use mulgil_servers::{MariaDb, Settings};
@@ -34,7 +34,7 @@ fn told(change: &Change) -> String {
 }
 
 /// One transaction or statement at random; `columns` counts the DDL.
-fn statement(dice: &mut Dice, columns: &mut u32) -> String {
+fn statement(dice: &mut Dice, columns: &mut Columns) -> String {
     let table = ["t.a", "t.b"][dice.below(2) as usize];
     let id = |dice: &mut Dice| dice.below(400);
     let row = |dice: &mut Dice| {
@@ -63,21 +63,34 @@ fn statement(dice: &mut Dice, columns: &mut u32) -> String {
             ["s1", "`s 2`"][dice.below(2) as usize],
             ["COMMIT", "COMMIT", "ROLLBACK"][dice.below(3) as usize]
         ),
-        // The engine without transactions makes the server write the rollback itself.
+        // The engine without transactions makes the server write the rollback itself. A MySQL with GTIDs refuses it.
         17 => format!(
-            "BEGIN; REPLACE INTO t.a (id) VALUES ({0}); SAVEPOINT s; REPLACE INTO t.b (id) VALUES ({0}); INSERT INTO t.m VALUES ({0}); ROLLBACK TO s; REPLACE INTO t.a (id) VALUES ({0} + 1); COMMIT;",
-            id(dice)
+            "BEGIN; REPLACE INTO t.a (id) VALUES ({0}); SAVEPOINT s; REPLACE INTO t.b (id) VALUES ({0}); {1}ROLLBACK TO s; REPLACE INTO t.a (id) VALUES ({0} + 1); COMMIT;",
+            id(dice),
+            if columns.is_mysql { "" } else { "INSERT INTO t.m VALUES (1); " }
         ),
         18 if dice.below(4) == 0 => format!("TRUNCATE TABLE {table};"),
         18 => "FLUSH BINARY LOGS;".to_owned(),
-        _ => {
-            *columns += 1;
-            match columns.is_multiple_of(3) {
-                true => format!("ALTER TABLE {table} DROP COLUMN IF EXISTS c{};", *columns - 1),
-                false => format!(
-                    "ALTER TABLE {table} ADD COLUMN c{columns} bigint unsigned DEFAULT {columns} {};",
-                    ["FIRST", "AFTER id"][dice.below(2) as usize]
-                ),
+        _ => columns.changed(table, ["FIRST", "AFTER id"][dice.below(2) as usize]),
+    }
+}
+
+/// DDL in its turn: two columns come, and the second of them goes.
+struct Columns {
+    n: u32,
+    is_mysql: bool,
+    /// Where the last one came.
+    last: Option<String>,
+}
+
+impl Columns {
+    fn changed(&mut self, table: &str, place: &str) -> String {
+        self.n += 1;
+        match self.last.take().filter(|_| self.n.is_multiple_of(3)) {
+            Some(table) => format!("ALTER TABLE {table} DROP COLUMN c{};", self.n - 1),
+            None => {
+                self.last = Some(table.to_owned());
+                format!("ALTER TABLE {table} ADD COLUMN c{} bigint unsigned DEFAULT {} {place};", self.n, self.n)
             }
         }
     }
@@ -97,7 +110,7 @@ async fn is_undisturbed(server_settings: &Settings, seed: u64, rounds: u64) {
     let captured = ["t.a", "t.b", "t.mark"];
     let mut reader = from_here(&server, &captured).await;
     let origin = reader.resume.clone();
-    let (mut dice, mut columns) = (Dice(seed), 0);
+    let (mut dice, mut columns) = (Dice(seed), Columns { n: 0, is_mysql: server.is_mysql(), last: None });
     let mut kills = 0;
     for round in 0..rounds {
         let mut script = String::new();
@@ -160,14 +173,21 @@ async fn interrupted_at_random_it_is_the_same_stream() {
     is_undisturbed(&Settings::default(), 1, 40).await;
 }
 
+/// As little about columns as the server can be made to write.
+fn without_metadata() -> Settings {
+    let least = if std::env::var_os("MULGIL_MYSQL_BIN").is_some() { "MINIMAL" } else { "NO_LOG" };
+    Settings::default().with("binlog-row-metadata", least)
+}
+
 #[tokio::test]
 async fn interrupted_without_metadata_and_checksums_it_is_the_same_stream() {
-    let settings = Settings::default()
-        .with("binlog-row-metadata", "NO_LOG")
-        .with("binlog-checksum", "NONE")
-        .with("log-bin-compress", "ON")
-        .with("log-bin-compress-min-len", "10");
-    let mut server = start(&settings);
+    let mut server = start(
+        &without_metadata()
+            .with("binlog-checksum", "NONE")
+            .with("loose-log-bin-compress", "ON")
+            .with("loose-log-bin-compress-min-len", "10")
+            .with("loose-binlog-transaction-compression", "ON"),
+    );
     server.sql(TABLES).unwrap();
     let mut reader = from_here(&server, &["t.a", "t.mark"]).await;
     server.sql("INSERT INTO t.a VALUES (1, -1.50, 'x', NULL), (2, 2, repeat('y', 3000), '2024-01-01 00:00:00')").unwrap();
@@ -189,7 +209,7 @@ async fn a_large_transaction_comes_in_batches_and_is_continued_in_its_middle() {
     let mut reader = from_here(&server, &["t.big", "t.mark"]).await;
     reader.settings.batch_rows_max = 2_000;
     reader.drop_source();
-    server.sql(&format!("INSERT INTO t.big SELECT seq, repeat('r', 90) FROM t.seq_1_to_{ROWS}")).unwrap();
+    server.sql(&format!("INSERT INTO t.big SELECT seq, repeat('r', 90) FROM {}", series(&server, 1, ROWS as u64))).unwrap();
     let batches = reader.until_created_with_drops(ROWS).await;
     reader.until_mark(&server, 1).await;
     assert_eq!(reader.ids_of("big"), (1..=ROWS as i64).map(Datum::Int).collect::<Vec<_>>());
@@ -242,7 +262,7 @@ async fn the_cut_over_of_gh_ost_goes_on_under_the_tables_name() {
 
 #[tokio::test]
 async fn ddl_while_nobody_reads_keeps_every_row() {
-    let server = start(&Settings::default().with("binlog-row-metadata", "NO_LOG"));
+    let server = start(&without_metadata());
     server.sql("CREATE TABLE t.p (id int PRIMARY KEY, a int unsigned); CREATE TABLE t.q (id int PRIMARY KEY, a int, b int)").unwrap();
     let mut reader = from_here(&server, &["t.p", "t.q", "t.mark"]).await;
     reader.drop_source();

@@ -434,3 +434,21 @@ fn a_password_is_proved_and_never_shown() {
         assert!(!error.message.contains("secret"), "{error}");
     }
 }
+
+/// Who is behind always has something to read, and is asked about most.
+#[test]
+fn health_is_told_before_the_stream_is_drained() {
+    let db = database("behind");
+    SERVER.sql_in(&db, "CREATE TABLE t (id int PRIMARY KEY, v text)").unwrap();
+    let mut c = Capture::new(&SERVER, &db, &["public.t"]).bounds(1_000, 1 << 20);
+    c.open_patiently();
+    c.drop_source();
+    const ROWS: usize = 200_000;
+    SERVER.sql_in(&db, &format!("INSERT INTO t SELECT n, repeat('v', 100) FROM generate_series(1, {ROWS}) n")).unwrap();
+    c.open_patiently();
+    let mut n_rows = 0;
+    while c.health.borrow().retained_bytes.is_none() {
+        n_rows += c.next().unwrap().changes.len();
+    }
+    assert!(n_rows < ROWS / 2, "{n_rows}");
+}
