@@ -38,6 +38,8 @@ pub struct Assembler {
     pub shapes: Shapes,
     pub place: Place,
     pub open: Option<Open>,
+    /// When the place's file was begun, once that is known.
+    pub file_begun: Option<u32>,
     /// Rows of the first transaction that were given out before.
     pub skip: u64,
     pub ready: Vec<Change>,
@@ -59,6 +61,11 @@ pub struct Assembler {
     begun_at: u64,
     /// The event whose rows are counted, and the next row's number.
     ordinal: (u64, u64),
+}
+
+/// When a file was begun, by its first event, which is sent again, whole, wherever reading begins.
+pub fn begun(format: &Header) -> Option<u32> {
+    Some(format.timestamp).filter(|at| *at > 0)
 }
 
 /// Of the settings.
@@ -83,6 +90,7 @@ impl Assembler {
             shapes,
             place,
             open: None,
+            file_begun: None,
             skip,
             ready: Vec::new(),
             ready_bytes: 0,
@@ -178,7 +186,10 @@ impl Assembler {
     async fn body(&mut self, header: Header, body: Body, sql: &mut Connection) -> Result<(), SourceError> {
         match body {
             Body::Rotate(r) => self.rotate(r.file, r.at.max(FIRST_AT))?,
-            Body::Format(_) => self.abandon()?,
+            Body::Format(_) => {
+                self.abandon()?;
+                self.file_begun = begun(&header);
+            }
             Body::MariadbBegin(b) => {
                 self.begin(Some(OneGtid::MariaDb(b.gtid)), seconds_us(header), b.is_standalone)?;
                 self.branch(b.xa.filter(|_| b.is_prepared_xa));
@@ -226,7 +237,7 @@ impl Assembler {
         (self.at, self.place.at) = (at, at);
         // An event of the new file may end at the very number where the last one did.
         self.ordinal = (0, 0);
-        self.place.file = file;
+        (self.place.file, self.file_begun) = (file, None);
         Ok(())
     }
 

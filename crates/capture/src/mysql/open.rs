@@ -1,7 +1,7 @@
 //! Opening a source: who the server is, where to begin, and what is still to be read of a snapshot.
 
-use super::assembler::Assembler;
-use super::binlog::decoder::{Decoder, Limits};
+use super::assembler::{Assembler, begun};
+use super::binlog::decoder::{Body, Decoder, Event, Limits};
 use super::catalog::{self, Selection};
 use super::place::{Notes, Place, base_above};
 use super::prepared::Prepared;
@@ -105,6 +105,7 @@ async fn begin(settings: &Settings, server: &Server, sql: &mut Connection, store
         place.file_base = base_above(last, &file)?;
         (place.file, place.at) = (file.into(), super::place::FIRST_AT);
     }
+    let file_begun = if by_gtid { None } else { same_file(&mut stream, &mut decoder, &notes).await? };
     let mut snapshots: VecDeque<Progress> = notes.snapshots.into();
     if mode == SnapshotMode::Always {
         snapshots.retain(|s| s.why != Why::Initial);
@@ -120,6 +121,7 @@ async fn begin(settings: &Settings, server: &Server, sql: &mut Connection, store
         prepared.iter_mut().for_each(|p| p.file = None);
     }
     let mut assembler = Assembler::new(settings, shapes, place, notes.rows_done, last);
+    assembler.file_begun = file_begun;
     assembler.prepared = Prepared::new(settings.prepared_bytes_max, prepared);
     assembler.remarks = notes.remarks;
     Ok(Begin { stream, decoder, assembler, snapshots })
@@ -180,8 +182,25 @@ pub async fn progress(
 async fn first_file(stream: &mut Stream, decoder: &mut Decoder) -> Result<String, Begun> {
     let bytes = stream.event().await.map_err(refused_or_failed)?;
     match decoder.event(bytes).map(|e| e.body) {
-        Ok(super::binlog::decoder::Body::Rotate(r)) => Ok(r.file.to_string()),
+        Ok(Body::Rotate(r)) => Ok(r.file.to_string()),
         _ => Err(SourceError::retry("the binlog does not begin with the name of its file").into()),
+    }
+}
+
+/// When the file was begun that is read from; refused if it is another one than what was read of it, after a reset of the binlog.
+async fn same_file(stream: &mut Stream, decoder: &mut Decoder, notes: &Notes) -> Result<Option<u32>, Begun> {
+    first_file(stream, decoder).await?;
+    let bytes = stream.event().await.map_err(refused_or_failed)?;
+    let begun = match decoder.event(bytes) {
+        Ok(Event { header, body: Body::Format(_) }) => begun(&header),
+        _ => return Err(SourceError::retry("the binlog's file does not begin with its format").into()),
+    };
+    match (notes.file_begun, begun) {
+        (Some(read), Some(begun)) if read != begun => Err(Begun::Refused(format!(
+            "the binlog was reset: the file {} that was read was begun at {read} (seconds since 1970), the server's file of that name at {begun}",
+            notes.file
+        ))),
+        _ => Ok(begun),
     }
 }
 

@@ -101,7 +101,7 @@ pub fn base_above(last: Position, file: &str) -> Result<u64, SourceError> {
 /// The notes of a `Resume`, version 1.
 ///
 /// ```json
-/// {"v":1,"server_id":7,"server_uuid":"3e11…","is_mariadb":false,"file":"binlog.000004","at":1234,"file_base":0,"gtid":"3e11…:1-9",
+/// {"v":1,"server_id":7,"server_uuid":"3e11…","is_mariadb":false,"file":"binlog.000004","at":1234,"file_begun":1795442400,"file_base":0,"gtid":"3e11…:1-9",
 ///  "tables":["shop.*"],"rows_done":17,"prepared":[{"xid":"X'31',X'',1","file":"binlog.000003","at":99}],
 ///  "remarks":{"stale":[{"table":"shop.log","statement":"ALTER TABLE log DROP PARTITION p1","file":"binlog.000003","at":7,"commit":206158430215}]},
 ///  "snapshots":[{"why":"initial","begun_us":1,"tables":[["shop","orders"]],"after":["3137"],"rows":17,"chunks_done":1}],"shapes":{"shop.orders":{"v":2,"hash":9}}}
@@ -116,6 +116,9 @@ pub struct Notes {
     /// Behind the last whole transaction.
     pub file: String,
     pub at: u64,
+    /// When the server began the file, in seconds: one that was reset has files of the same names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_begun: Option<u32>,
     pub file_base: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gtid: Option<String>,

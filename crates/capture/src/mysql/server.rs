@@ -123,8 +123,7 @@ impl Server {
             return Ok(Some(format!("the binlog was reset or its end lost: the stored place is {place}, and the file ends at {size}")));
         }
         if self.flavor == Flavor::MySql {
-            let known = not_executed(sql, notes).await?;
-            return if known.is_some() { Ok(known) } else { other_events(sql, notes, &place).await };
+            return other_events(sql, notes, &place).await;
         }
         let (stored, have) = (notes.gtids(), gtids_at(sql, &notes.file, notes.at).await?);
         Ok(match have {
@@ -180,15 +179,6 @@ impl Server {
             }
         })
     }
-}
-
-/// MySQL: why its binlog is not the one that was read, by the transactions that it says it has executed.
-async fn not_executed(sql: &mut Connection, notes: &Notes) -> Result<Option<String>, WireError> {
-    let Gtids::MySql(stored) = notes.gtids() else { return Ok(None) };
-    let text = literal(stored.to_string().as_bytes());
-    let rows = sql.query(&format!("SELECT GTID_SUBSET(CONVERT({text} USING latin1), @@GLOBAL.gtid_executed)")).await?;
-    let is_known = rows.first().is_some_and(|row| row.text(0) == "1");
-    Ok((!is_known).then(|| format!("the binlog was reset: transactions that were read are not in its gtid_executed any more: {stored}")))
 }
 
 /// MySQL: why the stored place is none of this binlog, by the event that is there, which follows all that was read.

@@ -319,6 +319,7 @@ impl MysqlSource {
             is_mariadb: self.server.flavor == Flavor::MariaDb,
             file: place.file.to_string(),
             at: place.at,
+            file_begun: self.assembler.file_begun,
             file_base: place.file_base,
             gtid: place.gtids.text(),
             rows_done: self.assembler.rows_done(),

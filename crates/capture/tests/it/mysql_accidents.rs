@@ -69,6 +69,26 @@ async fn a_reset_binlog_is_refused_also_when_it_has_grown_again() {
     heals_when_needed(&mut reader, &server).await;
 }
 
+/// The new binlog has the same bytes up to the place, and goes on as the old one would have.
+#[tokio::test]
+async fn a_reset_binlog_that_looks_alike_is_refused() {
+    let server = start(&Settings::default());
+    let reset = if server.is_mysql() { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
+    server.sql(reset).unwrap();
+    let mut reader = read_some(&server).await;
+    let notes = reader.resume.as_ref().unwrap().notes.clone();
+    let is_later = format!("SELECT UNIX_TIMESTAMP() > {}", notes["file_begun"]);
+    mulgil_servers::wait_until("the next file is a second younger", Duration::from_secs(30), || Ok(server.sql(&is_later)? == "1")).unwrap();
+    let again = "SET sql_log_bin = 0; DELETE FROM t.mark; SET sql_log_bin = 1; INSERT INTO t.mark VALUES (1)";
+    server.sql(&format!("{reset}; {again}")).unwrap();
+    let end = server.sql("SHOW BINARY LOGS").unwrap().split('\t').nth(1).unwrap().to_owned();
+    assert_eq!((notes["file"].as_str(), notes["at"].to_string()), (Some("binlog.000001"), end), "the test is about this");
+    server.sql("INSERT INTO t.a VALUES (50, 'missed')").unwrap();
+    let said = refused(&mut reader).await.to_string();
+    assert!(said.contains("reset"), "{said}");
+    heals_when_needed(&mut reader, &server).await;
+}
+
 #[tokio::test]
 async fn another_server_is_refused_and_a_replica_is_gone_on_with() {
     let (server, other) = (start(&Settings::default()), MariaDb::start(&Settings::default()).unwrap());
