@@ -196,7 +196,7 @@ async fn other_events(sql: &mut Connection, notes: &Notes, place: &str) -> Resul
     if row.number::<u64>(1) != Some(notes.at) {
         return Ok(Some(format!("the binlog was reset: the stored place {place} is not behind an event of it")));
     }
-    // `SET @@SESSION.GTID_NEXT= '7ba01cf9-e746-11f1-9c81-02fc00000001:4'`, of an event whose type is Gtid.
+    // `SET @@SESSION.GTID_NEXT= '7ba01cf9-e746-11f1-9c81-02fc00000001:4'`, which begins a transaction; no other event has a GTID in quotes.
     let (info, stored) = (row.text(5), notes.gtids());
     let next = info.split('\'').nth(1).and_then(|gtid| gtid.parse::<Gtid>().ok());
     Ok(match (next, stored) {
