@@ -1,4 +1,4 @@
-//! Real database servers for tests, benches and `cargo xtask up`: PostgreSQL and MariaDB, each with its own data folder and loopback port.
+//! Real database servers for tests, benches and `cargo xtask up`: PostgreSQL and MariaDB (or MySQL), each with its own data folder and loopback port.
 //! It must never know mulgil: it starts, stops, kills and asks servers, and that is all. No server outlives the process that started it.
 //!
 //! ```no_run

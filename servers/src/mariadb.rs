@@ -203,6 +203,11 @@ impl MariaDb {
         self.brand == Brand::MySql
     }
 
+    /// Whether [`Self::start`] starts a MySQL: some settings are others there.
+    pub fn starts_mysql() -> bool {
+        Brand::asked() == Brand::MySql
+    }
+
     /// As `VERSION()` says it: `10.11.19-MariaDB-0+deb12u1-log`.
     pub fn version(&self) -> Result<String> {
         self.sql("SELECT VERSION()")

@@ -1,6 +1,6 @@
 //! What happens to servers and connections, and what the source says of it.
 
-use crate::mysql_kit::{Reader, fold, follow, follows_no_more, series, settings, tables_now, url_as};
+use crate::mysql_kit::{Reader, fold, follow, follows_no_more, least_metadata, reset, series, settings, tables_now, url_as};
 use mulgil_capture::change::Op;
 use mulgil_capture::mysql::check;
 use mulgil_capture::snapshot_mode::SnapshotMode;
@@ -60,7 +60,7 @@ async fn a_purged_binlog_is_refused_and_healed_when_asked_for() {
 async fn a_reset_binlog_is_refused_also_when_it_has_grown_again() {
     let server = start(&Settings::default());
     let mut reader = read_some(&server).await;
-    server.sql(if server.is_mysql() { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" }).unwrap();
+    reset(&server);
     let said = refused(&mut reader).await.to_string();
     assert!(said.contains("reset"), "{said}");
     server.sql(&format!("INSERT INTO t.a SELECT seq, repeat('x', 100) FROM {}", series(&server, 10, 200))).unwrap();
@@ -73,14 +73,13 @@ async fn a_reset_binlog_is_refused_also_when_it_has_grown_again() {
 #[tokio::test]
 async fn a_reset_binlog_that_looks_alike_is_refused() {
     let server = start(&Settings::default());
-    let reset = if server.is_mysql() { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
-    server.sql(reset).unwrap();
+    reset(&server);
     let mut reader = read_some(&server).await;
     let notes = reader.resume.as_ref().unwrap().notes.clone();
     let is_later = format!("SELECT UNIX_TIMESTAMP() > {}", notes["file_begun"]);
     mulgil_servers::wait_until("the next file is a second younger", Duration::from_secs(30), || Ok(server.sql(&is_later)? == "1")).unwrap();
-    let again = "SET sql_log_bin = 0; DELETE FROM t.mark; SET sql_log_bin = 1; INSERT INTO t.mark VALUES (1)";
-    server.sql(&format!("{reset}; {again}")).unwrap();
+    reset(&server);
+    server.sql("SET sql_log_bin = 0; DELETE FROM t.mark; SET sql_log_bin = 1; INSERT INTO t.mark VALUES (1)").unwrap();
     let end = server.sql("SHOW BINARY LOGS").unwrap().split('\t').nth(1).unwrap().to_owned();
     assert_eq!((notes["file"].as_str(), notes["at"].to_string()), (Some("binlog.000001"), end), "the test is about this");
     server.sql("INSERT INTO t.a VALUES (50, 'missed')").unwrap();
@@ -195,9 +194,7 @@ async fn an_idle_server_moves_the_place_on_and_no_change_comes() {
 
 #[tokio::test]
 async fn check_names_what_is_missing_and_its_statement_puts_it_right() {
-    let is_mysql = std::env::var_os("MULGIL_MYSQL_BIN").is_some();
-    let metadata = if is_mysql { "MINIMAL" } else { "NO_LOG" };
-    let server = start(&Settings::default().with("binlog-format", "MIXED").with("binlog-row-metadata", metadata));
+    let server = start(&Settings::default().with("binlog-format", "MIXED").with("binlog-row-metadata", least_metadata()));
     server.sql("CREATE USER cdc@'%' IDENTIFIED BY 'pw'; CREATE TABLE t.nokey (v int)").unwrap();
     let mut settings = settings(&server, &["t.a", "t.nokey"]);
     settings.snapshot = SnapshotMode::Initial;
@@ -210,7 +207,7 @@ async fn check_names_what_is_missing_and_its_statement_puts_it_right() {
         [
             "SET GLOBAL binlog_format = 'ROW'",
             "GRANT REPLICATION SLAVE ON *.* TO 'cdc'@'%'",
-            if is_mysql { "GRANT REPLICATION CLIENT ON *.* TO 'cdc'@'%'" } else { "GRANT BINLOG MONITOR ON *.* TO 'cdc'@'%'" },
+            if server.is_mysql() { "GRANT REPLICATION CLIENT ON *.* TO 'cdc'@'%'" } else { "GRANT BINLOG MONITOR ON *.* TO 'cdc'@'%'" },
             "GRANT SELECT ON `t`.`a` TO 'cdc'@'%'",
             "GRANT SELECT ON `t`.`nokey` TO 'cdc'@'%'",
         ]

@@ -23,6 +23,16 @@ pub fn settings(server: &MariaDb, tables: &[&str]) -> Settings {
     settings
 }
 
+/// A `binlog-row-metadata` that says as little of columns as the server can.
+pub fn least_metadata() -> &'static str {
+    if MariaDb::starts_mysql() { "MINIMAL" } else { "NO_LOG" }
+}
+
+/// Forgets the binlog: it begins anew.
+pub fn reset(server: &MariaDb) {
+    server.sql(if server.is_mysql() { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" }).unwrap();
+}
+
 /// For an account with a password, without TLS.
 pub fn url_as(server: &MariaDb, user: &str, password: &str) -> String {
     let options = if server.is_mysql() { "?get-server-public-key=true" } else { "" };

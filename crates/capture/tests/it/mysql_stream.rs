@@ -1,6 +1,6 @@
 //! The stream of a real MariaDB: whatever is interrupted, it is what it would have been undisturbed, and it folds to the tables.
 
-use crate::mysql_kit::{Dice, Reader, fold, series, settings, tables_now};
+use crate::mysql_kit::{Dice, Reader, fold, least_metadata, series, settings, tables_now};
 use mulgil_capture::change::{Change, Op, What};
 use mulgil_capture::datum::Datum;
 use mulgil_servers::{MariaDb, Settings};
@@ -173,10 +173,8 @@ async fn interrupted_at_random_it_is_the_same_stream() {
     is_undisturbed(&Settings::default(), 1, 40).await;
 }
 
-/// As little about columns as the server can be made to write.
 fn without_metadata() -> Settings {
-    let least = if std::env::var_os("MULGIL_MYSQL_BIN").is_some() { "MINIMAL" } else { "NO_LOG" };
-    Settings::default().with("binlog-row-metadata", least)
+    Settings::default().with("binlog-row-metadata", least_metadata())
 }
 
 #[tokio::test]
